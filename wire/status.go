@@ -1,0 +1,53 @@
+package wire
+
+import (
+	"encoding/json"
+	"strconv"
+)
+
+// The values of "status".
+const (
+	statusAccepted = "accepted"
+	statusOK       = "ok"
+	statusError    = "error"
+)
+
+// maxStatusBody is more than any status body can be: a message of MaxMessage bytes, all escaped, and the rest.
+const maxStatusBody = 16 << 10
+
+// Accepted is the accept notice of an item. duplicate says that it was already there, under the id given.
+func Accepted(id uint64, duplicate bool) []byte {
+	out := make([]byte, 0, 64)
+	out = append(out, `{"status":"accepted","id":"`...)
+	out = strconv.AppendUint(out, id, idBase)
+	if duplicate {
+		return append(out, `","duplicate":true}`...)
+	}
+	return append(out, `"}`...)
+}
+
+// OK is the answer to register and unregister.
+func OK() []byte { return []byte(`{"status":"ok"}`) }
+
+// Status is what Accepted, OK and Error.Body say, as a client reads it. Fields that the body does not have are empty.
+type Status struct {
+	Status    string `json:"status"` // accepted, ok or error
+	ID        string `json:"id"`
+	Message   string `json:"message"`
+	Code      string `json:"code"`
+	Duplicate bool   `json:"duplicate"`
+}
+
+// ParseStatus reads a status body. It is false for everything else, and for what is too large to be one. A processor's
+// own reply may look the same; the broker's final errors also carry the header Nats-Service-Error-Code.
+func ParseStatus(body []byte) (Status, bool) {
+	var s Status
+	if len(body) > maxStatusBody || json.Unmarshal(body, &s) != nil {
+		return Status{}, false
+	}
+	switch s.Status {
+	case statusAccepted, statusOK, statusError:
+		return s, true
+	}
+	return Status{}, false
+}
