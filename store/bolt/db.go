@@ -1,0 +1,149 @@
+// Package bolt keeps queues in a bbolt file.
+//
+// # Who writes
+//
+// One goroutine per database, the writer, makes all changes. It takes a batch, joins to it all that wait by then, from
+// every queue, and commits them in one transaction: one lone batch is committed at once, and under load the cost of the
+// fsync is shared by whatever came in during the last one. There is no timer but while the disk is full. (bbolt's own
+// Batch waits ten milliseconds for company; it is many times slower at one caller and at a hundred.)
+//
+// Reads run in the caller's goroutine, in short read transactions beside the writer. A long one would keep every page
+// that is freed meanwhile from being used again and let the file grow without bound.
+//
+// # In the file
+//
+// The root has a bucket "stint" with the format and the epoch, and a bucket for each queue, in which there is one per
+// area and index (see keys.go) and the counters. Keys order the items as they are delivered; new ones are appended at the
+// end of a tree and old ones removed at its head, for which pages are filled nearly full. Nothing at start-up reads the
+// backlog. Records carry their own checksums (see codec.go), for bbolt's pages have none.
+//
+// # When a write fails
+//
+// bbolt's handle is in no state to go on with after a failed commit, and after a failed fsync nobody can say what is on
+// the disk: the kernel drops the pages it could not write and reports it once. So there are two cases.
+//
+// No space, said by a write or a truncate before anything was synced: the commit certainly does not count. The handle is closed, the
+// file opened again, the reserve given up, and what needs no new items is tried anew by itself. While the disk is
+// full, batches with new items are refused at once; deletes, moves and replies go on. Four times a second the
+// reserve is tried; when there is room for it the disk is full no more.
+//
+// Anything else (fsync, an I/O error, an assertion of bbolt's): the outcome is unknown, the handle is never
+// written to again, and every batch gets store.ErrUnknown. The process must end and look at what the disk says.
+//
+// # What it never does
+//
+// It never repairs a damaged structure: a page that bbolt cannot read is an error with advice, never a guess. It never
+// writes to a file of a newer format. It never gives up its lock while it is open, not even when the file is reopened or replaced
+// by a compacted copy: the lock is on a file of its own.
+package bolt
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"sync"
+
+	"go.etcd.io/bbolt"
+
+	"stint/store"
+	"stint/store/internal/inbox"
+)
+
+// inboxRoom is how many batches may wait for the writer. A queue has one under way, so it is full only with more queues
+// than that; then Submit waits for the commit that is running.
+const inboxRoom = 256
+
+// DB is an open database.
+type DB struct {
+	path   string
+	opts   Options
+	lock   *os.File
+	in     *inbox.Inbox[request]
+	writer *writer
+
+	// mu guards the handle and failed: readers hold it while they read, the writer takes it to swap the handle when the
+	// file is reopened or compacted. An owner goroutine would make every read wait behind commits.
+	mu     sync.RWMutex
+	handle *bbolt.DB // nil: closed
+	failed error     // why nothing is read or written any more
+
+	qmu    sync.Mutex // guards queues and closed
+	queues map[string]*Queue
+	closed bool
+}
+
+// request is what the writer is asked for: a batch of a queue, or a repair that the engine asks of itself.
+type request struct {
+	q    *Queue
+	ops  []store.Op
+	fix  []damaged // records to set aside
+	done func(error)
+}
+
+// Queue implements store.DB.
+func (db *DB) Queue(name string) (store.Queue, error) {
+	db.qmu.Lock()
+	defer db.qmu.Unlock()
+	switch {
+	case db.closed:
+		return nil, fmt.Errorf("queue %q: %w", name, store.ErrClosed)
+	case name == "" || len(name) > store.MaxKey:
+		return nil, fmt.Errorf("%w: the name of a queue has between 1 and %d bytes", store.ErrInvalid, store.MaxKey)
+	case db.queues[name] != nil:
+		return nil, fmt.Errorf("%w: queue %q is in use already; give each queue a collection of its own",
+			store.ErrInvalid, name)
+	}
+	q := &Queue{db: db, name: []byte(queuePrefix + name)}
+	q.part.name = q.name
+	db.queues[name] = q
+	return q, nil
+}
+
+// Close implements store.DB.
+func (db *DB) Close() error {
+	db.qmu.Lock()
+	db.closed = true
+	db.qmu.Unlock()
+	first := db.in.Close()
+	<-db.writer.ended
+	if !first {
+		return nil
+	}
+	return errors.Join(db.closeHandle(), db.lock.Close())
+}
+
+// closeHandle closes the file. A handle that panicked within a transaction holds its own locks for ever and is left to
+// the end of the process.
+func (db *DB) closeHandle() error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	h := db.handle
+	db.handle = nil
+	if h == nil || db.writer.wedged {
+		return nil
+	}
+	if err := h.Close(); err != nil {
+		return fmt.Errorf("close %s: %w", db.path, err)
+	}
+	return nil
+}
+
+// view runs a read. A panic of bbolt's, or a page that the disk cannot deliver, is an error.
+func (db *DB) view(read func(*bbolt.Tx) error) (err error) {
+	db.mu.RLock()
+	defer db.mu.RUnlock()
+	if db.failed != nil {
+		return db.failed
+	}
+	if db.handle == nil {
+		return store.ErrClosed
+	}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = corrupt(db.path, fmt.Errorf("a page cannot be read: %v", p))
+		}
+	}()
+	return db.handle.View(read)
+}

@@ -1,0 +1,272 @@
+package bolt
+
+import (
+	"bytes"
+	"fmt"
+
+	"go.etcd.io/bbolt"
+
+	"stint/store"
+)
+
+// Queue is one queue's part of the file.
+type Queue struct {
+	db   *DB
+	name []byte
+	part part // the writer's
+}
+
+// damaged names a record that the engine sets aside by itself.
+type damaged struct {
+	kind kind
+	key  []byte
+	drop bool // an entry of an index that leads nowhere: there is nothing to keep
+}
+
+// Submit implements store.Queue.
+func (q *Queue) Submit(b *store.Batch) {
+	if err := b.Check(); err != nil {
+		go b.Done(err)
+		return
+	}
+	if !q.db.in.Put(request{q: q, ops: b.Ops, done: b.Done}) {
+		go b.Done(store.ErrClosed)
+	}
+}
+
+// setAside asks the writer to move damaged records out of the way. done may be called within.
+func (q *Queue) setAside(fix []damaged, done func(error)) {
+	if len(fix) == 0 {
+		done(nil)
+		return
+	}
+	if !q.db.in.Put(request{q: q, fix: fix, done: done}) {
+		done(store.ErrClosed)
+	}
+}
+
+// view runs a read of the queue's bucket; b is nil while the queue was never written.
+func (q *Queue) view(read func(b *bbolt.Bucket) error) error {
+	return q.db.view(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(q.name)
+		if b == nil {
+			if err := checkKnown(tx, q.name); err != nil {
+				return err
+			}
+		}
+		return read(b)
+	})
+}
+
+// cursor returns a cursor of one part; nil: there is nothing in it.
+func cursor(b *bbolt.Bucket, k kind) *bbolt.Cursor {
+	if b == nil {
+		return nil
+	}
+	if sub := b.Bucket(bucketNames[k]); sub != nil {
+		return sub.Cursor()
+	}
+	return nil
+}
+
+func get(b *bbolt.Bucket, k kind, key []byte) []byte {
+	if b == nil {
+		return nil
+	}
+	sub := b.Bucket(bucketNames[k])
+	if sub == nil {
+		return nil
+	}
+	return sub.Get(key)
+}
+
+// passedOver says whether a damaged record has been set aside but could not be removed.
+func passedOver(b *bbolt.Bucket, k kind, key []byte) bool {
+	return get(b, kindDamaged, damagedKey(k, key)) != nil
+}
+
+// page gathers one read.
+type page struct {
+	store.Page
+	b     *bbolt.Bucket
+	limit store.Limit
+	bytes int
+	fix   []damaged
+}
+
+// add takes the record at key; false: the limit is reached, and the record is not in the page.
+func (p *page) add(k kind, key, value []byte) bool {
+	n := len(p.Records) + len(p.Damaged)
+	if n > 0 && p.limit.Records > 0 && n >= p.limit.Records {
+		p.More = true
+		return false
+	}
+	var r store.Record
+	if err := decodeAt(k, key, value, &r); err != nil {
+		p.damage(k, key, err)
+		return true
+	}
+	size := r.Size()
+	if n > 0 && p.limit.Bytes > 0 && p.bytes+size > p.limit.Bytes {
+		p.More = true
+		return false
+	}
+	p.bytes += size
+	p.Records = append(p.Records, r)
+	return true
+}
+
+// decodeAt is decodeRecord for bytes of the file, whose damaged lengths may point to where nothing can be read.
+func decodeAt(k kind, key, value []byte, r *store.Record) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: it cannot be read: %v", store.ErrDamaged, p)
+		}
+	}()
+	return decodeRecord(k, key, value, r)
+}
+
+// damage notes a record that cannot be served. One whose key names no place is set aside by the engine.
+func (p *page) damage(k kind, key []byte, err error) {
+	if passedOver(p.b, k, key) {
+		return
+	}
+	place, id, ok := splitPlaceKey(k, key)
+	if !ok {
+		p.fix = append(p.fix, damaged{kind: k, key: bytes.Clone(key)})
+	}
+	p.Damaged = append(p.Damaged, store.Damage{ID: id, Place: place, What: words[k], Err: err})
+}
+
+// read makes a page and has the engine's own part of the damage set aside.
+func (q *Queue) read(limit store.Limit, gather func(p *page)) (store.Page, error) {
+	p := page{limit: limit}
+	err := q.view(func(b *bbolt.Bucket) error {
+		p.b = b
+		gather(&p)
+		p.b = nil
+		return nil
+	})
+	if err != nil {
+		return store.Page{}, fmt.Errorf("read %s: %w", q.name, err)
+	}
+	q.setAside(p.fix, q.noteFix)
+	return p.Page, nil
+}
+
+func (q *Queue) noteFix(err error) {
+	if err != nil {
+		q.db.opts.Logger.Warn("damaged records could not be set aside", "bucket", string(q.name), "error", err)
+	}
+}
+
+// Ready implements store.Queue.
+func (q *Queue) Ready(after store.Cursor, limit store.Limit) (store.Page, error) {
+	return q.read(limit, func(p *page) {
+		c := cursor(p.b, kindReady)
+		if c == nil {
+			return
+		}
+		from := appendPlaceKey(nil, store.Place{Area: store.Ready, Priority: after.Priority}, after.ID)
+		k, v := c.Seek(from)
+		if bytes.Equal(k, from) {
+			k, v = c.Next()
+		}
+		for ; k != nil && p.add(kindReady, k, v); k, v = c.Next() {
+		}
+	})
+}
+
+// Due implements store.Queue.
+func (q *Queue) Due(now int64, limit store.Limit) (store.Page, error) {
+	return q.read(limit, func(p *page) {
+		c := cursor(p.b, kindDelayed)
+		if c == nil {
+			return
+		}
+		for k, v := c.First(); k != nil; k, v = c.Next() {
+			due := int64(0) // a key too short to hold a time is damage that is reported now
+			if len(k) >= 8 {
+				due = keyTime(k)
+			}
+			if due > now || !p.add(kindDelayed, k, v) {
+				p.Next = due
+				return
+			}
+		}
+	})
+}
+
+// Expired implements store.Queue.
+func (q *Queue) Expired(now int64, limit store.Limit) (store.Page, error) {
+	return q.read(limit, func(p *page) {
+		c := cursor(p.b, kindExpiry)
+		if c == nil {
+			return
+		}
+		for k, v := c.First(); k != nil; k, v = c.Next() {
+			at, err := decodePlace(k, v)
+			if err != nil {
+				p.damage(kindExpiry, k, err)
+				continue
+			}
+			expires, id, _ := splitTimeKey(k)
+			if expires > now || !p.addAt(at, id, k) {
+				p.Next = expires
+				return
+			}
+		}
+	})
+}
+
+// addAt takes the record that an entry of the expiry index names. An entry whose item is gone, which a damaged item that was
+// set aside leaves behind, is cleared away.
+func (p *page) addAt(at store.Place, id uint64, entry []byte) bool {
+	k := areaKind(at.Area)
+	key := appendPlaceKey(nil, at, id)
+	v := get(p.b, k, key)
+	if v == nil {
+		p.fix = append(p.fix, damaged{kind: kindExpiry, key: bytes.Clone(entry), drop: true})
+		return true
+	}
+	return p.add(k, key, v)
+}
+
+// Reply implements store.Queue.
+func (q *Queue) Reply(id uint64) (r store.Reply, ok bool, err error) {
+	err = q.view(func(b *bbolt.Bucket) error {
+		key := appendID(nil, id)
+		v := get(b, kindReply, key)
+		if v == nil {
+			return nil
+		}
+		var bad error
+		if r, bad = decodeReply(key, v); bad != nil {
+			q.db.opts.Logger.Error("a reply is damaged", "bucket", string(q.name), "id", id, "error", bad)
+			return nil
+		}
+		ok = true
+		return nil
+	})
+	if err != nil {
+		return store.Reply{}, false, fmt.Errorf("read the reply %d: %w", id, err)
+	}
+	return r, ok, nil
+}
+
+// Dedup implements store.Queue.
+func (q *Queue) Dedup(msgID string) (d store.Dedup, ok bool, err error) {
+	err = q.view(func(b *bbolt.Bucket) error {
+		v := get(b, kindDedup, []byte(msgID))
+		if v == nil {
+			return nil
+		}
+		ok = true
+		d, err = decodeDedup([]byte(msgID), v)
+		return err
+	})
+	if err != nil {
+		return store.Dedup{}, false, fmt.Errorf("look up the message id %q: %w", msgID, err)
+	}
+	return d, ok, nil
+}

@@ -1,0 +1,277 @@
+package bolt
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"stint/store"
+)
+
+// joinOps is how many operations are joined in one transaction at most, so that one commit stays short; a single batch may
+// be larger.
+const joinOps = 20000
+
+// writer makes all changes to a database. Its goroutine owns every field; the handle it shares with the readers (see DB).
+type writer struct {
+	db      *DB
+	opts    Options
+	log     *slog.Logger
+	reserve reserve
+	ended   chan struct{}
+
+	txn    txn
+	joined []request    // of the transaction that is being made
+	full   bool         // no room: new items are refused
+	regain *time.Ticker // runs only while full
+	failed error        // nothing is written any more
+	wedged bool         // bbolt panicked and holds its own locks
+	lastTx int          // id of the transaction that was last committed, or tried, on this handle
+	notYet int          // commits to let pass before a compaction that failed is tried again
+}
+
+func newWriter(db *DB) *writer {
+	return &writer{
+		db: db, opts: db.opts, log: db.opts.Logger,
+		reserve: reserve{db.path + reserveSuffix, db.opts.ReserveBytes},
+		ended:   make(chan struct{}),
+		txn:     txn{log: db.opts.Logger},
+	}
+}
+
+// begin makes the reserve and starts a new epoch. It runs in the goroutine of Open.
+func (w *writer) begin() error {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	if err := w.reserve.ensure(); err != nil {
+		if !isNoSpace(err) {
+			return err
+		}
+		w.enterFull(err)
+	}
+	err := w.transact(bumpEpoch)
+	if err == nil || !errors.Is(err, store.ErrFull) {
+		return err
+	}
+	if err := w.reopen(err); err != nil {
+		return err
+	}
+	return w.transact(bumpEpoch)
+}
+
+func bumpEpoch(t *txn) error {
+	meta := t.tx.Bucket(metaBucket)
+	epoch, err := decodeMeta(epochKey, meta.Get(epochKey))
+	if err != nil {
+		return fmt.Errorf("%w: its epoch: %w", store.ErrCorrupt, err)
+	}
+	if epoch >= maxEpoch {
+		return fmt.Errorf("%w: it was opened %d times, which is as often as item ids allow; drain it and start with an empty one",
+			store.ErrInvalid, epoch)
+	}
+	return meta.Put(epochKey, appendMeta(nil, epochKey, epoch+1))
+}
+
+func (w *writer) run() {
+	defer close(w.ended)
+	debug.SetPanicOnFault(true)
+	w.compactIfDue()
+	for {
+		var tick <-chan time.Time
+		if w.regain != nil {
+			tick = w.regain.C
+		}
+		select {
+		case r, ok := <-w.db.in.C():
+			if !ok {
+				w.finish()
+				return
+			}
+			w.commit(w.gather(r))
+			w.compactIfDue()
+		case <-tick:
+			w.tryRegain()
+		}
+	}
+}
+
+// gather joins what waits to the first request.
+func (w *writer) gather(first request) []request {
+	w.joined = append(w.joined[:0], first)
+	for n := len(first.ops); n < joinOps; {
+		select {
+		case r, ok := <-w.db.in.C():
+			if !ok {
+				return w.joined // the next receive sees the end
+			}
+			w.joined = append(w.joined, r)
+			n += len(r.ops)
+		default:
+			return w.joined
+		}
+	}
+	return w.joined
+}
+
+// commit writes the requests and tells each its outcome.
+func (w *writer) commit(reqs []request) {
+	defer func() { clear(w.joined) }()
+	if w.full {
+		reqs = refuseNew(reqs, store.ErrFull)
+	}
+	w.settle(reqs)
+}
+
+// settle tries until every request has its outcome. Each turn answers at least one or ends.
+func (w *writer) settle(reqs []request) {
+	for len(reqs) > 0 {
+		if w.failed != nil {
+			answer(reqs, w.failed)
+			return
+		}
+		bad, err := w.write(reqs)
+		switch {
+		case err == nil:
+			answer(reqs, nil)
+			return
+		case bad >= 0:
+			reqs[bad].done(err)
+			reqs = append(reqs[:bad], reqs[bad+1:]...)
+		case errors.Is(err, store.ErrFull):
+			reqs = w.afterFull(reqs, err)
+		default:
+			w.fail(err)
+		}
+	}
+}
+
+func answer(reqs []request, err error) {
+	for i := range reqs {
+		reqs[i].done(err)
+	}
+}
+
+// refuseNew gives err to the requests that put new items and returns the others.
+func refuseNew(reqs []request, err error) []request {
+	rest := reqs[:0]
+	for _, r := range reqs {
+		if r.putsItems() {
+			r.done(err)
+		} else {
+			rest = append(rest, r)
+		}
+	}
+	return rest
+}
+
+func (r *request) putsItems() bool {
+	for i := range r.ops {
+		if r.ops[i].Kind == store.OpPut {
+			return true
+		}
+	}
+	return false
+}
+
+// write makes one transaction of the requests. bad is the index of a request that cannot be stored as it stands, whose
+// fault the error is; -1: the error is the transaction's.
+func (w *writer) write(reqs []request) (bad int, err error) {
+	bad = -1
+	err = w.transact(func(t *txn) error {
+		for i := range reqs {
+			if err := reqs[i].apply(t); err != nil {
+				bad = i
+				return err
+			}
+		}
+		return t.flush()
+	})
+	return bad, err
+}
+
+func (r *request) apply(t *txn) error {
+	p := &r.q.part
+	if err := p.open(t); err != nil {
+		return err
+	}
+	for _, d := range r.fix {
+		if err := p.fix(d); err != nil {
+			return err
+		}
+	}
+	return p.apply(r.ops)
+}
+
+// errPanic: bbolt found its file in a state that it does not go on with.
+var errPanic = errors.New("the structure of the file is damaged")
+
+// transact runs one transaction. An error that wraps store.ErrFull is definite: nothing of it is stored, and the handle
+// must be reopened. One from change itself is definite too, and the handle is good. Any other is of unknown outcome.
+func (w *writer) transact(change func(*txn) error) (err error) {
+	h := w.db.handle
+	var tx *bbolt.Tx
+	defer w.txn.end()
+	defer func() {
+		if p := recover(); p != nil {
+			w.wedged = tx != nil && tx.DB() != nil
+			err = fmt.Errorf("%w: %v\n%s", errPanic, p, debug.Stack())
+		}
+	}()
+	tx, err = h.Begin(true)
+	if err != nil {
+		return fmt.Errorf("begin a transaction: %w", err)
+	}
+	w.txn.begin(tx)
+	if err := change(&w.txn); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	stats := h.Stats()
+	h.NoFreelistSync = stats.FreePageN+stats.PendingPageN > w.opts.limits.freelistLong
+	w.lastTx = tx.ID()
+	w.opts.BeforeSync()
+	if err := tx.Commit(); err != nil {
+		if isFull(err) {
+			return fmt.Errorf("%w: %w", store.ErrFull, err)
+		}
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// fail ends all writing. The cause goes to everybody from now on.
+func (w *writer) fail(cause error) {
+	err := fmt.Errorf("%w: %w", store.ErrUnknown, cause)
+	if errors.Is(cause, store.ErrUnknown) {
+		err = cause
+	}
+	w.failed = err
+	w.stopRegain()
+	w.db.mu.Lock()
+	w.db.failed = err
+	w.db.mu.Unlock()
+	w.log.Error("the database cannot be written any more", "path", w.db.path, "error", err)
+	w.opts.Health(err)
+}
+
+// finish writes the list of free pages, which a long list has kept out of the last commits: the next open need not read
+// the whole file to find them.
+func (w *writer) finish() {
+	w.stopRegain()
+	h := w.db.handle
+	if w.failed != nil || h == nil || !h.NoFreelistSync {
+		return
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			w.wedged = true
+			w.log.Warn("the list of free pages was not written", "path", w.db.path, "error", fmt.Sprint(p))
+		}
+	}()
+	h.NoFreelistSync = false
+	if err := h.Update(func(*bbolt.Tx) error { return nil }); err != nil {
+		w.log.Warn("the list of free pages was not written", "path", w.db.path, "error", err)
+	}
+}
