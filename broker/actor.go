@@ -1,0 +1,292 @@
+package broker
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"stint/broker/queue"
+	"stint/internal/defect"
+	"stint/store"
+)
+
+const (
+	mailboxSize = 1024
+	// atOnce bounds the events of one round, so that commits and timers get their turn.
+	atOnce = 512
+)
+
+// actor runs one queue.
+type actor struct {
+	address string
+	q       *queue.Queue
+	st      store.Queue
+	bus     *bus
+	log     *slog.Logger
+	fail    func(error) // the broker can not go on
+
+	mail    chan queue.Event // from the bus
+	commits chan error       // from the engine: the result of the batch under way, so one place is enough
+	health  chan error       // from the broker: changes in the store's health
+	watch   chan struct{}    // from the broker: look at the processors' subscriptions
+	asks    chan func()      // from the broker: run this between two rounds
+	quit    chan struct{}    // closed to end the loop
+	done    chan struct{}    // closed when the loop has ended
+
+	out   queue.Out
+	batch *queue.Batch // under way
+	timer *time.Timer
+	wake  time.Time // what the timer is set to
+}
+
+func newActor(address string, q *queue.Queue, st store.Queue, log *slog.Logger, fail func(error)) *actor {
+	return &actor{
+		address: address, q: q, st: st, log: log, fail: fail,
+		mail: make(chan queue.Event, mailboxSize), commits: make(chan error, 1), health: make(chan error),
+		watch: make(chan struct{}, 1), asks: make(chan func()),
+		quit: make(chan struct{}), done: make(chan struct{}),
+	}
+}
+
+// run is the loop. It ends when quit is closed.
+func (a *actor) run() {
+	defer close(a.done)
+	a.timer = time.NewTimer(time.Hour)
+	defer a.timer.Stop()
+	a.step(queue.Tick{})
+	for {
+		a.finish()
+		mail := a.mail
+		if a.q.Full() {
+			mail = nil
+		}
+		a.setTimer()
+		select {
+		case ev := <-mail:
+			a.receive(ev)
+		case err := <-a.commits:
+			a.committed(err)
+		case err := <-a.health:
+			a.healthChanged(err)
+		case <-a.watch:
+			a.lookAtProcessors()
+		case <-a.timer.C:
+			a.wake = time.Time{}
+			a.step(queue.Tick{})
+		case f := <-a.asks:
+			f()
+		case <-a.quit:
+			return
+		}
+	}
+}
+
+// receive steps ev and what else waits in the mailbox.
+func (a *actor) receive(ev queue.Event) {
+	for n := 1; ; n++ {
+		if s, ok := ev.(*queue.Sent); ok && s.MsgID != "" {
+			a.lookUp(s)
+		}
+		a.step(ev)
+		if n == atOnce || a.q.Full() {
+			return
+		}
+		select {
+		case ev = <-a.mail:
+		default:
+			return
+		}
+	}
+}
+
+// lookUp adds what the store remembers of an item's message id.
+func (a *actor) lookUp(s *queue.Sent) {
+	d, found, err := a.st.Dedup(s.MsgID)
+	if err != nil {
+		a.unreadable("looking up a message id", err)
+	} else if found {
+		s.Known = &d
+	}
+}
+
+func (a *actor) step(ev queue.Event) { a.q.Step(time.Now(), ev, &a.out) }
+
+// finish does what the steps asked for, and hands the next batch to the writer.
+func (a *actor) finish() {
+	for {
+		a.perform()
+		if !a.submit() {
+			return
+		}
+	}
+}
+
+// perform empties a.out. Doing what it says may add to it.
+func (a *actor) perform() {
+	for i := 0; i < len(a.out.Msgs); i++ {
+		a.publish(&a.out.Msgs[i])
+	}
+	for i := 0; i < len(a.out.Reads); i++ {
+		a.read(a.out.Reads[i])
+	}
+	for _, p := range a.out.Probes {
+		a.bus.probe(a, p)
+	}
+	for _, n := range a.out.Notes {
+		a.log.Warn(n.Text, "queue", a.address, "item", formatItem(n.Item), "info", n.Info)
+	}
+	if a.out.Flush != 0 {
+		a.bus.flush(a, a.out.Flush)
+	}
+	more := a.out.Msgs
+	a.out.Reset()
+	if len(more) > 4096 {
+		a.out.Msgs = nil // a burst should not hold its memory for ever
+	}
+}
+
+// publish sends one message on its way. A final is followed by word of what became of it.
+func (a *actor) publish(m *queue.Msg) {
+	if m.Kind != queue.Final {
+		a.bus.publish(a.address, m)
+		return
+	}
+	if delivered, known := a.bus.final(a, m); known {
+		a.step(queue.Settled{Item: m.Item, Delivered: delivered})
+	}
+}
+
+// read does one read and steps its result. A store that cannot be read ends the broker.
+func (a *actor) read(r queue.Read) {
+	if r.Kind == queue.ReadReply {
+		rep, found, err := a.st.Reply(r.Item)
+		if err != nil {
+			a.unreadable("reading a kept reply", err)
+			return
+		}
+		a.step(&queue.Loaded{Item: r.Item, Reply: rep, Found: found})
+		return
+	}
+	var p store.Page
+	var err error
+	switch r.Kind {
+	case queue.ReadReady:
+		p, err = a.st.Ready(r.After, r.Limit)
+	case queue.ReadDue:
+		p, err = a.st.Due(r.Now, r.Limit)
+	case queue.ReadExpired:
+		p, err = a.st.Expired(r.Now, r.Limit)
+	}
+	if err != nil {
+		a.unreadable("reading waiting items", err)
+		return
+	}
+	a.step(&queue.Paged{Kind: r.Kind, Page: p})
+}
+
+func (a *actor) unreadable(doing string, err error) {
+	if errors.Is(err, store.ErrClosed) {
+		return
+	}
+	a.log.Error("the store cannot be read", "queue", a.address, "doing", doing, "err", err)
+	a.fail(err)
+}
+
+// submit hands the writer the next batch; true: there was nothing to write, and what depended on it has been stepped.
+func (a *actor) submit() bool {
+	if a.batch != nil {
+		return false
+	}
+	b := a.q.Take(time.Now())
+	if b == nil {
+		return false
+	}
+	a.batch = b
+	if defect.EarlyAccept {
+		a.sayAfter(b)
+	}
+	if len(b.Ops) == 0 {
+		a.committed(nil)
+		return true
+	}
+	a.st.Submit(&store.Batch{Ops: b.Ops, Done: func(err error) { a.commits <- err }})
+	return false
+}
+
+// committed takes the result of the batch under way: the rules hear of it, then, if it was good, what was tied to it
+// is said.
+func (a *actor) committed(err error) {
+	b := a.batch
+	a.batch = nil
+	a.step(queue.Committed{Err: err})
+	if err == nil && !defect.EarlyAccept {
+		a.sayAfter(b)
+	}
+	if errors.Is(err, store.ErrUnknown) {
+		a.fail(err)
+	}
+}
+
+func (a *actor) sayAfter(b *queue.Batch) {
+	for i := range b.After {
+		a.publish(&b.After[i])
+	}
+}
+
+// healthChanged steps a change in the store's health, after the result of a batch that came before it.
+func (a *actor) healthChanged(err error) {
+	select {
+	case e := <-a.commits:
+		a.committed(e)
+	default:
+	}
+	a.step(queue.Stored{Err: err})
+}
+
+// lookAtProcessors compares what the rules believe of each processor that matters with the server's subscriptions.
+func (a *actor) lookAtProcessors() {
+	var changed []queue.Presence
+	a.q.Holders(func(processor string, absent bool) {
+		if present := a.bus.interest(processor); present == absent {
+			changed = append(changed, queue.Presence{Processor: processor, Present: present})
+		}
+	})
+	for _, p := range changed {
+		a.step(p)
+	}
+}
+
+func (a *actor) setTimer() {
+	next := a.q.Next()
+	if next.Equal(a.wake) {
+		return
+	}
+	a.wake = next
+	if next.IsZero() {
+		a.timer.Stop()
+		return
+	}
+	a.timer.Reset(max(0, time.Until(next)))
+}
+
+// post gives an event to the actor; false: it has ended.
+func (a *actor) post(ev queue.Event) bool {
+	select {
+	case a.mail <- ev:
+		return true
+	case <-a.done:
+		return false
+	}
+}
+
+// ask runs f between two rounds and waits for it; false: the actor has ended.
+func (a *actor) ask(f func()) bool {
+	ran := make(chan struct{})
+	select {
+	case a.asks <- func() { f(); close(ran) }:
+		<-ran
+		return true
+	case <-a.done:
+		return false
+	}
+}

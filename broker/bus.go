@@ -1,0 +1,364 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"stint/broker/queue"
+	"stint/wire"
+)
+
+const (
+	// maxBacklog and maxBacklogMsgs bound what may wait in a subscription of the broker's while a queue is busy.
+	maxBacklog     = 32 << 20
+	maxBacklogMsgs = 64 << 10
+	// patience is how often a callback that waits for room looks at the backlog behind it.
+	patience = 5 * time.Millisecond
+	// askLimit bounds the questions under way to an outside server, askTimeout the wait for each.
+	askLimit   = 256
+	askTimeout = 500 * time.Millisecond
+)
+
+// bus is the broker's side of NATS: it turns what arrives into events and what the rules say into what is published.
+// All fields are set before the first subscription and not changed afterwards.
+type bus struct {
+	nc       *nats.Conn
+	log      *slog.Logger
+	listens  func(subject string) bool // nil: an outside server
+	own      *wire.Own
+	maxBytes int64 // the server's max_payload
+	asking   chan struct{}
+	ctx      context.Context // ends when the broker stops
+}
+
+// ConnOptions are the options that the broker's connection needs: it never gives up reconnecting and reports what goes
+// wrong to the log.
+func ConnOptions(log *slog.Logger) []nats.Option {
+	return []nats.Option{
+		nats.Name("stint broker"),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(100 * time.Millisecond),
+		nats.ReconnectJitter(50*time.Millisecond, 50*time.Millisecond),
+		nats.ReconnectBufSize(32 << 20),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			subject := ""
+			if sub != nil {
+				subject = sub.Subject
+			}
+			log.Error("NATS reports an error to the broker", "subject", subject, "err", err)
+		}),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				log.Warn("the broker lost its connection to NATS and reconnects", "err", err)
+			}
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			log.Info("the broker is connected to NATS again", "url", nc.ConnectedUrlRedacted())
+		}),
+	}
+}
+
+// inlet is a queue's way in: what the callbacks of its subscriptions need to know.
+type inlet struct {
+	*bus
+	a   *actor
+	cfg queue.Config
+}
+
+// subscribe starts the intake of a queue.
+func (b *bus) subscribe(a *actor, cfg queue.Config) ([]*nats.Subscription, error) {
+	in := &inlet{bus: b, a: a, cfg: cfg}
+	handlers := []struct {
+		subject string
+		f       nats.MsgHandler
+	}{
+		{wire.LeasePattern(cfg.Address), in.onAnswer},
+		{wire.TalkPattern(cfg.Address), in.onTalk},
+		{wire.RegisterSubject(cfg.Address), in.onRegister},
+		{wire.UnregisterSubject(cfg.Address), in.onUnregister},
+		{cfg.Address, in.onSend},
+	}
+	var subs []*nats.Subscription
+	for _, h := range handlers {
+		sub, err := b.nc.Subscribe(h.subject, h.f)
+		if err == nil {
+			err = sub.SetPendingLimits(-1, -1)
+		}
+		if err != nil {
+			return subs, fmt.Errorf("subscribing to %s: %w", h.subject, err)
+		}
+		subs = append(subs, sub)
+	}
+	return subs, nil
+}
+
+func (in *inlet) onSend(m *nats.Msg) {
+	send, err := wire.ParseSend(m.Header, m.Data)
+	ev := &queue.Sent{Reply: m.Reply, Header: m.Header, Body: m.Data, Send: send}
+	if ev.Reply != "" {
+		if e := wire.CheckTarget(ev.Reply, in.own, in.cfg.ReplySubjects); e != nil {
+			ev.Reply, err = "", first(err, e)
+		}
+	}
+	if ev.AcceptedReply != "" {
+		if e := wire.CheckTarget(ev.AcceptedReply, in.own, in.cfg.ReplySubjects); e != nil {
+			ev.AcceptedReply, err = "", first(err, e)
+		}
+	}
+	if size := ev.Size(); size > in.cfg.MaxItemBytes {
+		err = first(err, wire.Errorf(wire.CodeTooLarge, "the item has %d bytes, queue %s takes %d (max_item_bytes): send less, or put the data elsewhere and send where it is", size, in.cfg.Address, in.cfg.MaxItemBytes))
+	}
+	if err != nil {
+		in.refuse(ev, err)
+		return
+	}
+	if !in.post(m.Sub, ev) {
+		in.refuse(ev, wire.Errorf(wire.CodeBusy, "queue %s is busy: %d bytes wait to be taken in: send the item again, more slowly", in.cfg.Address, maxBacklog))
+	}
+}
+
+func first(a, b *wire.Error) *wire.Error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// refuse answers an item that does not reach the queue, on each of its subjects that may be answered on.
+func (in *inlet) refuse(ev *queue.Sent, err *wire.Error) {
+	in.log.Debug("an item was refused", "queue", in.cfg.Address, "code", string(err.Code), "message", err.Message)
+	if ev.AcceptedReply != "" {
+		in.send(ev.AcceptedReply, "", err.Header(), err.Body())
+	}
+	if ev.Reply != "" && ev.Reply != ev.AcceptedReply {
+		in.send(ev.Reply, "", err.Header(), err.Body())
+	}
+}
+
+// post hands an event to the queue. While the mailbox is full it waits, unless so much has gathered behind that the
+// event has to be given up: then it returns false.
+func (in *inlet) post(sub *nats.Subscription, ev queue.Event) bool {
+	select {
+	case in.a.mail <- ev:
+		return true
+	default:
+	}
+	t := time.NewTicker(patience)
+	defer t.Stop()
+	for {
+		select {
+		case in.a.mail <- ev:
+			return true
+		case <-in.a.done:
+			return false
+		case <-t.C:
+			if msgs, bytes, err := sub.Pending(); err != nil || msgs > maxBacklogMsgs || bytes > maxBacklog {
+				return false
+			}
+		}
+	}
+}
+
+func (in *inlet) onAnswer(m *nats.Msg) {
+	item, attempt, ok := wire.ParseLease(in.cfg.Address, m.Subject)
+	if !ok {
+		in.log.Debug("an answer to a lease that cannot exist", "subject", m.Subject)
+		return
+	}
+	ans := wire.ParseAnswer(m.Header, m.Data, m.Reply)
+	if ans.Kind == wire.Turn {
+		if e := wire.CheckTarget(m.Reply, in.own, in.cfg.ProcessorSubjects); e != nil {
+			ans = wire.Answer{Kind: wire.Failed, Code: string(e.Code), Reason: "the processor's own reply subject was refused: " + e.Message}
+		}
+	}
+	if !in.post(m.Sub, &queue.Answered{Item: item, Attempt: attempt, Header: m.Header, Reply: m.Reply, Answer: ans}) {
+		in.log.Warn("an answer was dropped, its queue is too busy: the item is given out again after the process timeout", "subject", m.Subject)
+	}
+}
+
+func (in *inlet) onTalk(m *nats.Msg) {
+	item, n, ok := wire.ParseTalk(in.cfg.Address, m.Subject)
+	if !ok || m.Header.Get("Status") != "" && len(m.Data) == 0 {
+		return // not a turn, or word that the sender is away: its processor waits until the timeout
+	}
+	if m.Reply != "" {
+		if e := wire.CheckTarget(m.Reply, in.own, in.cfg.ReplySubjects); e != nil {
+			in.log.Warn("a turn of a conversation was refused", "subject", m.Subject, "reason", e.Message)
+			return
+		}
+	}
+	if !in.post(m.Sub, &queue.Talked{Item: item, N: n, Header: m.Header, Body: m.Data, Reply: m.Reply}) && m.Reply != "" {
+		e := wire.Errorf(wire.CodeBusy, "queue %s is busy: send this turn again", in.cfg.Address)
+		in.send(m.Reply, "", e.Header(), e.Body())
+	}
+}
+
+func (in *inlet) onRegister(m *nats.Msg) {
+	reg, err := wire.ParseRegister(m.Data)
+	if err == nil {
+		err = wire.CheckTarget(reg.Processor, in.own, in.cfg.ProcessorSubjects)
+	}
+	in.registration(m, &queue.Registered{Registration: reg, Reply: m.Reply}, err)
+}
+
+func (in *inlet) onUnregister(m *nats.Msg) {
+	processor, err := wire.ParseUnregister(m.Data)
+	in.registration(m, &queue.Unregistered{Processor: processor, Reply: m.Reply}, err)
+}
+
+func (in *inlet) registration(m *nats.Msg, ev queue.Event, err *wire.Error) {
+	if e := wire.CheckTarget(m.Reply, in.own, nil); m.Reply != "" && e != nil {
+		in.log.Warn("a registration with a forbidden reply subject was refused", "subject", m.Subject, "reason", e.Message)
+		return
+	}
+	if err == nil && !in.post(m.Sub, ev) {
+		err = wire.Errorf(wire.CodeBusy, "queue %s is busy: send the registration again", in.cfg.Address)
+	}
+	if err != nil && m.Reply != "" {
+		in.send(m.Reply, "", err.Header(), err.Body())
+	}
+}
+
+// publish sends what the rules said.
+func (b *bus) publish(address string, m *queue.Msg) {
+	switch m.Kind {
+	case queue.Work:
+		b.send(m.To, wire.LeaseSubject(address, m.Item, m.N), m.Header, m.Body)
+	case queue.Turn:
+		b.send(m.To, wire.TalkSubject(address, m.Item, m.N), m.Header, m.Body)
+	default:
+		b.send(m.To, "", m.Header, m.Body)
+	}
+}
+
+// send publishes. An error here means that the connection is gone for good or its buffer is full; what was said is
+// then repeated by the rules (a lease times out, a reply stays on record) or by the sender.
+func (b *bus) send(subject, reply string, h wire.Header, body []byte) {
+	err := b.nc.PublishMsg(&nats.Msg{Subject: subject, Reply: reply, Header: h, Data: body})
+	if err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		b.log.Error("publishing failed", "subject", subject, "err", err)
+	}
+}
+
+// interest says whether the embedded server has a subscription for the subject.
+func (b *bus) interest(subject string) bool { return b.listens(subject) }
+
+// final sends a final if somebody listens. known is false where that takes a question to an outside server: the answer
+// reaches the actor as an event.
+func (b *bus) final(a *actor, m *queue.Msg) (delivered, known bool) {
+	if b.listens != nil {
+		if !b.listens(m.To) {
+			return false, true
+		}
+		b.publish(a.address, m)
+		return true, true
+	}
+	copied := *m
+	b.inquire(m.To, func(listening bool) {
+		if listening {
+			b.publish(a.address, &copied)
+		}
+		a.post(queue.Settled{Item: copied.Item, Delivered: listening})
+	})
+	return false, false
+}
+
+// probe looks whether a sender that was away is back.
+func (b *bus) probe(a *actor, p queue.Probe) {
+	if b.listens == nil {
+		b.inquire(p.Subject, func(listening bool) {
+			if listening {
+				a.post(queue.Listening{Item: p.Item})
+			}
+		})
+	} else if b.listens(p.Subject) {
+		a.step(queue.Listening{Item: p.Item})
+	}
+}
+
+// flush lets the actor know when the server has taken what was published so far.
+func (b *bus) flush(a *actor, token uint64) {
+	go func() {
+		for {
+			ctx, cancel := context.WithTimeout(b.ctx, 10*time.Second)
+			err := b.nc.FlushWithContext(ctx)
+			cancel()
+			if err == nil || b.ctx.Err() != nil || errors.Is(err, nats.ErrConnectionClosed) {
+				break
+			}
+		}
+		a.post(queue.Flushed{Token: token})
+	}()
+}
+
+// inquire asks an outside server whether anybody is subscribed at a subject and calls f with the answer, from another
+// goroutine. At most askLimit questions are under way; more wait here.
+func (b *bus) inquire(subject string, f func(bool)) {
+	select {
+	case b.asking <- struct{}{}:
+	case <-b.ctx.Done():
+		return
+	}
+	go func() {
+		listening := b.traced(subject)
+		<-b.asking
+		f(listening)
+	}()
+}
+
+// traced asks with NATS' message tracing (nats-server 2.11): a probe that is routed but not delivered, and whose trace
+// names the subscriptions it would have gone to. A server that does not trace is taken to have a listener, for then
+// the reply must not be held back.
+func (b *bus) traced(subject string) bool {
+	if !b.nc.HeadersSupported() || !traces(b.nc.ConnectedServerVersion()) {
+		return true
+	}
+	inbox := b.nc.NewInbox()
+	sub, err := b.nc.SubscribeSync(inbox)
+	if err != nil {
+		return true
+	}
+	defer sub.Unsubscribe() //nolint:errcheck // the inbox is never used again
+	b.send(subject, "", wire.Header{"Nats-Trace-Dest": {inbox}, "Nats-Trace-Only": {"true"}}, nil)
+	ctx, cancel := context.WithTimeout(b.ctx, askTimeout)
+	defer cancel()
+	m, err := sub.NextMsgWithContext(ctx)
+	if err != nil {
+		return true
+	}
+	var trace struct {
+		Events []struct {
+			Type string `json:"type"`
+		} `json:"events"`
+	}
+	if json.Unmarshal(m.Data, &trace) != nil {
+		return true
+	}
+	for _, e := range trace.Events {
+		if e.Type == "eg" {
+			return true
+		}
+	}
+	return false
+}
+
+// traces says whether a server of this version knows message tracing.
+func traces(version string) bool {
+	var major, minor int
+	_, err := fmt.Sscanf(strings.TrimPrefix(version, "v"), "%d.%d", &major, &minor)
+	return err == nil && (major > 2 || major == 2 && minor >= 11)
+}
+
+func formatItem(id uint64) string {
+	if id == 0 {
+		return ""
+	}
+	return wire.FormatID(id)
+}

@@ -1,0 +1,223 @@
+package queue
+
+import (
+	"errors"
+	"time"
+
+	"stint/store"
+	"stint/wire"
+)
+
+// change is what a batch does to an item, and what it was before, in case the batch fails.
+type change struct {
+	it         *item
+	put        bool
+	prev       store.Place
+	prevLeased bool
+	accepts    []string
+	dedup      bool
+	reply      *reply
+}
+
+// pending says that something waits to be written.
+func (q *Queue) pending() bool {
+	return len(q.dirty)+len(q.regChanges)+len(q.replyPuts)+len(q.replyDrops)+len(q.extra) > 0
+}
+
+// Take gives what should be written next, nil if nothing is to be or a batch is under way. The caller submits it,
+// steps [Committed] with the result, and on success publishes After. A batch without Ops counts as committed.
+func (q *Queue) Take(now time.Time) *Batch {
+	if q.underway != nil || q.broken || !q.pending() || now.Before(q.retryAt) {
+		return nil
+	}
+	q.now = now
+	b := &Batch{}
+	q.takeItems(b)
+	for _, rc := range q.regChanges {
+		b.Ops = append(b.Ops, rc.op)
+		if rc.reply != "" {
+			b.After = append(b.After, Msg{To: rc.reply, Body: wire.OK()})
+		}
+	}
+	for _, r := range q.replyPuts {
+		b.Ops = append(b.Ops, store.Op{Kind: store.OpPutReply, ID: r.id, Reply: r.rec})
+		b.After = acceptNotices(b.After, r.id, r.accepts)
+		q.replies[r.id] = r
+	}
+	for _, id := range q.replyDrops {
+		b.Ops = append(b.Ops, store.Op{Kind: store.OpDeleteReply, ID: id})
+	}
+	b.Ops = append(b.Ops, q.extra...)
+	b.regs, b.replies, b.dropped, b.extra = q.regChanges, q.replyPuts, q.replyDrops, q.extra
+	q.regChanges, q.replyPuts, q.replyDrops, q.extra = nil, nil, nil, nil
+	if len(b.Ops)+len(b.After) == 0 {
+		return nil
+	}
+	q.underway = b
+	return b
+}
+
+func (q *Queue) takeItems(b *Batch) {
+	var finals []Msg
+	for _, it := range q.dirty {
+		it.dirty = false
+		c := change{it: it, prev: it.stored, prevLeased: it.leaseStored}
+		if it.failed {
+			continue
+		}
+		n := len(b.Ops)
+		q.opsOf(b, it, &c)
+		if it.final != nil && it.phase != replying {
+			c.reply = q.newReply(it)
+			q.replies[it.id()] = c.reply
+			b.Ops = append(b.Ops, store.Op{Kind: store.OpPutReply, ID: it.id(), Reply: c.reply.rec})
+			finals = append(finals, c.reply.final())
+		}
+		if len(b.Ops) == n && len(it.accepts) == 0 {
+			if it.phase == gone && !it.inflight {
+				q.forget(it)
+			}
+			continue
+		}
+		if it.phase != replying {
+			c.accepts, it.accepts = it.accepts, nil
+			b.After = acceptNotices(b.After, it.id(), c.accepts)
+		}
+		it.inflight, it.changed = true, false
+		b.changes = append(b.changes, c)
+	}
+	clear(q.dirty)
+	q.dirty, q.dirtyBytes = q.dirty[:0], 0
+	b.After = append(b.After, finals...)
+}
+
+// opsOf adds what brings the record of an item from where it is to where it shall be. What was put and deleted between
+// two batches cancels here.
+func (q *Queue) opsOf(b *Batch, it *item, c *change) {
+	to := it.rec.Place
+	switch {
+	case it.stored.Area == store.Nowhere && to.Area != store.Nowhere:
+		rec := it.rec
+		rec.Epoch = q.epoch
+		b.Ops = append(b.Ops, store.Op{Kind: store.OpPut, Record: &rec})
+		c.put = true
+	case it.stored.Area != store.Nowhere && to.Area == store.Nowhere:
+		b.Ops = append(b.Ops, q.itemOp(store.OpDelete, it))
+		it.leaseStored = false
+	case it.stored != to || it.changed:
+		if to.Area != store.Nowhere {
+			b.Ops = append(b.Ops, q.itemOp(store.OpMove, it))
+			it.leaseStored = false
+		}
+	case it.leaseStored && it.lease == nil:
+		b.Ops = append(b.Ops, store.Op{Kind: store.OpDeleteLease, ID: it.id()})
+		it.leaseStored = false
+	}
+	it.stored = to
+	if it.leaseDue && it.lease != nil && to.Area != store.Nowhere {
+		l := it.lease
+		b.Ops = append(b.Ops, store.Op{Kind: store.OpPutLease, Lease: store.Lease{
+			ID: it.id(), Attempt: l.key.attempt, Processor: l.reg.subject, Timeout: l.timeout.Milliseconds(),
+		}})
+		it.leaseDue, it.leaseStored = false, true
+	}
+	if it.dedupDue {
+		b.Ops = append(b.Ops, store.Op{Kind: store.OpPutDedup, Dedup: store.Dedup{
+			MsgID: it.rec.MsgID, ID: it.id(), ReplyHash: replyHash(it.rec.Reply),
+			Expires: millis(q.now.Add(q.opt.DedupWindow)),
+		}})
+		it.dedupDue, c.dedup = false, true
+	}
+}
+
+func (q *Queue) itemOp(kind store.OpKind, it *item) store.Op {
+	m := it.rec.Marks
+	m.Epoch = q.epoch
+	return store.Op{
+		Kind: kind, ID: it.id(), From: it.stored, To: it.rec.Place, Marks: m,
+		Expires: it.rec.Expires, Size: it.size, Leased: it.leaseStored,
+	}
+}
+
+// committed takes note of the result of the batch under way.
+func (q *Queue) committed(err error) {
+	b := q.underway
+	q.underway = nil
+	q.pageWait, q.dueBusy, q.expiryBusy = false, false, false
+	if b == nil {
+		return
+	}
+	if err != nil {
+		q.uncommitted(b, err)
+		return
+	}
+	for i := range b.changes {
+		q.changeCommitted(&b.changes[i])
+	}
+	for _, r := range b.replies {
+		q.keep(r)
+	}
+}
+
+func (q *Queue) changeCommitted(c *change) {
+	it := c.it
+	it.inflight = false
+	if c.put && it.rec.Expires != 0 {
+		q.nextExpiry = earlier(q.nextExpiry, it.rec.Expires)
+	}
+	if it.stored.Area == store.Delayed {
+		q.nextDue = earlier(q.nextDue, it.stored.Due)
+	}
+	if c.dedup {
+		delete(q.recent, it.rec.MsgID)
+		q.remembered()
+	}
+	if c.reply != nil {
+		it.final = nil
+	}
+	if !it.dirty && (it.phase == gone || it.phase == parked || it.spill) {
+		q.forget(it)
+	}
+}
+
+func earlier(a, b int64) int64 {
+	if a == 0 || b < a {
+		return b
+	}
+	return a
+}
+
+// uncommitted puts everything back as it was before the batch: items that were to be inserted are refused, all other
+// changes wait for the next one.
+func (q *Queue) uncommitted(b *Batch, err error) {
+	if errors.Is(err, store.ErrUnknown) {
+		q.broken = true
+	}
+	q.retryAt = q.now.Add(retryWrite)
+	for i := range b.changes {
+		q.changeFailed(&b.changes[i], err)
+	}
+	q.regChanges = append(b.regs, q.regChanges...)
+	q.replyPuts = append(b.replies, q.replyPuts...)
+	q.replyDrops = append(b.dropped, q.replyDrops...)
+	q.extra = append(b.extra, q.extra...)
+	q.setDown(err)
+}
+
+func (q *Queue) changeFailed(c *change, err error) {
+	it := c.it
+	it.inflight = false
+	it.stored, it.leaseStored = c.prev, c.prevLeased
+	it.dedupDue = it.dedupDue || c.dedup
+	it.changed = true
+	if c.reply != nil {
+		delete(q.replies, it.id())
+	}
+	if c.put {
+		q.insertFailed(it, c.accepts, err)
+		return
+	}
+	it.accepts = append(c.accepts, it.accepts...)
+	it.leaseDue = it.lease != nil && q.opt.Persistent && !it.lease.aged
+	q.touch(it)
+}

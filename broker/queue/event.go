@@ -1,0 +1,216 @@
+package queue
+
+import (
+	"time"
+
+	"stint/store"
+	"stint/wire"
+)
+
+// Event is something that happened to a queue. The types below are all there are.
+type Event interface{ event() }
+
+// Sent is an item that was sent. The edge has checked size, headers and subjects.
+type Sent struct {
+	Reply  string // where the final reply goes; empty: nowhere
+	Header wire.Header
+	Body   []byte
+	wire.Send
+	// Known is what the store remembers of the Nats-Msg-Id, nil if nothing (or if there is no id).
+	Known *store.Dedup
+}
+
+// Registered is a processor that registers; Unregistered one that leaves. Reply may be empty.
+type (
+	Registered struct {
+		wire.Registration
+		Reply string
+	}
+	Unregistered struct {
+		Processor string
+		Reply     string
+	}
+)
+
+// Answered is what came in on a lease subject.
+type Answered struct {
+	Item    uint64
+	Attempt uint32
+	Header  wire.Header
+	Reply   string // the answer's own reply subject: a turn of a conversation
+	wire.Answer
+}
+
+// Talked is a sender's turn in a conversation.
+type Talked struct {
+	Item   uint64
+	N      uint32
+	Header wire.Header
+	Body   []byte
+	Reply  string
+}
+
+// Presence says whether anybody is subscribed at a processor's subject.
+type Presence struct {
+	Processor string
+	Present   bool
+}
+
+// Settled says what became of a [Final]: Delivered, or nobody was listening.
+type Settled struct {
+	Item      uint64
+	Delivered bool
+}
+
+// Listening says that somebody is subscribed again where a kept reply is to go.
+type Listening struct{ Item uint64 }
+
+// Loaded is the kept reply that a [ReadReply] asked for; Found is false if the store has none.
+type Loaded struct {
+	Item  uint64
+	Reply store.Reply
+	Found bool
+}
+
+// Flushed says that everything published before the matching [Out.Flush] has been taken by the server.
+type Flushed struct{ Token uint64 }
+
+// Committed is the result of the batch under way. Paged is the result of a read.
+type (
+	Committed struct{ Err error }
+	Paged     struct {
+		Kind ReadKind
+		Page store.Page
+	}
+)
+
+// Stored is a change in what the database can do, as store.Health says it.
+type Stored struct{ Err error }
+
+// Drain asks the queue to stop: nothing more is taken in or given out.
+type Drain struct{}
+
+// Leave asks the queue, which is draining, to write down who holds what is still leased: their answers are taken by the
+// broker that comes next.
+type Leave struct{}
+
+// Tick lets time pass. Any other event does so too.
+type Tick struct{}
+
+func (*Sent) event()         {}
+func (*Registered) event()   {}
+func (*Unregistered) event() {}
+func (*Answered) event()     {}
+func (*Talked) event()       {}
+func (Presence) event()      {}
+func (Settled) event()       {}
+func (Listening) event()     {}
+func (*Loaded) event()       {}
+func (Flushed) event()       {}
+func (Committed) event()     {}
+func (*Paged) event()        {}
+func (Stored) event()        {}
+func (Drain) event()         {}
+func (Leave) event()         {}
+func (Tick) event()          {}
+
+// MsgKind says how a [Msg] is to be published.
+type MsgKind uint8
+
+const (
+	// Notice is published and forgotten: accept notices, errors to a send, answers to a registration, progress.
+	Notice MsgKind = iota
+	// Work goes to a processor; its reply subject is the lease of Item and N. Nobody there is reported as an answer.
+	Work
+	// Turn goes to the sender; its reply subject is the talk subject of Item and N.
+	Turn
+	// Final is the one final message of Item. The queue must be told with [Settled] whether anybody listened.
+	Final
+)
+
+// Msg is something to publish.
+type Msg struct {
+	Kind   MsgKind
+	To     string
+	Item   uint64
+	N      uint32
+	Header wire.Header
+	Body   []byte
+}
+
+// ReadKind says what a read is for.
+type ReadKind uint8
+
+// The reads. Ready carries on at the cursor.
+const (
+	ReadReady ReadKind = iota
+	ReadDue
+	ReadExpired
+	ReadReply
+)
+
+// Read is something wanted from the store; the answer is a [Paged], or a [Loaded] for ReadReply.
+type Read struct {
+	Kind  ReadKind
+	After store.Cursor // ReadReady
+	Now   int64        // ReadDue, ReadExpired: Unix milliseconds
+	Limit store.Limit
+	Item  uint64 // ReadReply
+}
+
+// Probe asks whether anybody listens where the kept reply of Item is to go; the answer, if so, is [Listening].
+type Probe struct {
+	Item    uint64
+	Subject string
+}
+
+// Out gathers what steps want done now, whatever the disk does. What has to wait for the disk is in [Batch.After].
+type Out struct {
+	Msgs   []Msg
+	Reads  []Read
+	Probes []Probe
+	// Flush, if not 0, asks for a [Flushed] with this token once the server has taken everything published so far.
+	Flush uint64
+	// Notes are for the log: rare, and already limited in number by what causes them.
+	Notes []Note
+}
+
+// Note is something an operator would want to know.
+type Note struct {
+	Text string
+	Item uint64
+	Info string
+}
+
+// Reset empties o and keeps its memory, but not what it pointed to.
+func (o *Out) Reset() {
+	clear(o.Msgs)
+	clear(o.Reads)
+	o.Msgs, o.Reads, o.Probes, o.Notes, o.Flush = o.Msgs[:0], o.Reads[:0], o.Probes[:0], o.Notes[:0], 0
+}
+
+// Batch is a set of changes for the store, and what may be said once they are on disk.
+type Batch struct {
+	Ops []store.Op
+	// After leaves when, and only when, the batch is committed. This is where "accepted" and the final answer of a
+	// stored item stand; nothing else may say either.
+	After []Msg
+
+	changes []change
+	regs    []regChange
+	replies []*reply
+	dropped []uint64
+	extra   []store.Op
+}
+
+// Stats are the figures of a queue.
+type Stats struct {
+	store.Counts
+	Leased, Processors, Withheld, Absent int
+	InMemory                             int
+	BytesInMemory                        int
+	Accepted, Completed, Refused         uint64
+	Redelivered, TimedOut, Failed, Dead  uint64
+	Expired, Duplicates, DroppedReplies  uint64
+	Since                                time.Time
+}

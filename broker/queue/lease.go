@@ -1,0 +1,234 @@
+package queue
+
+import (
+	"container/heap"
+	"time"
+
+	"stint/store"
+)
+
+// leaseKey is the fence: an item and the number of its delivery.
+type leaseKey struct {
+	item    uint64
+	attempt uint32
+}
+
+// lease is one delivery of an item to a processor. It is current while the item is leased under it; afterwards, if the
+// processor may still be busy with the item, it is late: it keeps a slot of the registration until the processor
+// answers, registers again or is gone.
+type lease struct {
+	key      leaseKey
+	it       *item // nil once the lease is late
+	reg      *registration
+	started  time.Time
+	deadline time.Time
+	timeout  time.Duration
+	at       int // index in q.ends, -1: not there
+
+	talkN  uint32 // number of the last turn given to the sender
+	turnTo string // where the sender's turn is to go; empty: none awaited
+	turns  int
+
+	older, newer *lease // q.byAge
+	aged         bool   // in q.byAge
+	prev, next   *lease // registration's leases
+}
+
+// dispatch gives out work while items wait and registrations have room.
+func (q *Queue) dispatch() {
+	if q.stopping || q.broken {
+		return
+	}
+	for {
+		r := q.room.first()
+		if r == nil {
+			return
+		}
+		it := q.ready.peek()
+		if it == nil {
+			return
+		}
+		q.ready.pop(it)
+		if it.rec.Expires != 0 && it.rec.Expires <= millis(q.now) {
+			it.phase = gone
+			q.expire(it)
+			continue
+		}
+		q.room.rotate(r)
+		q.give(it, r)
+	}
+}
+
+// give leases it to r.
+func (q *Queue) give(it *item, r *registration) {
+	it.rec.Deliveries++
+	if it.rec.Deliveries > 1 {
+		q.stats.Redelivered++
+	}
+	l := q.startLease(it, r, q.timeoutOf(it))
+	q.byAge.push(l)
+	q.say(Msg{Kind: Work, To: r.subject, Item: it.id(), N: l.key.attempt, Header: it.rec.Header, Body: it.rec.Body})
+}
+
+func (q *Queue) timeoutOf(it *item) time.Duration {
+	if it.rec.Timeout > 0 {
+		return time.Duration(it.rec.Timeout) * time.Millisecond
+	}
+	return q.opt.ProcessTimeout
+}
+
+func (q *Queue) startLease(it *item, r *registration, timeout time.Duration) *lease {
+	l := &lease{
+		key: leaseKey{it.id(), it.rec.Deliveries}, it: it, reg: r, at: -1,
+		started: q.now, timeout: timeout, deadline: q.now.Add(timeout),
+	}
+	it.phase, it.lease = leased, l
+	r.take(l)
+	q.ends.push(l)
+	q.stats.Leased++
+	return l
+}
+
+// extend lets the process timeout of a current lease start anew.
+func (q *Queue) extend(l *lease) { q.ends.move(l, q.now.Add(l.timeout)) }
+
+// endLease ends a current lease and frees its slot.
+func (q *Queue) endLease(l *lease) {
+	q.detach(l)
+	q.ends.remove(l)
+	q.release(l)
+}
+
+// detach parts a current lease from its item; its slot stays taken.
+func (q *Queue) detach(l *lease) {
+	q.byAge.remove(l)
+	l.it.lease, l.it.leaseDue = nil, false
+	l.it, l.turnTo = nil, ""
+	q.stats.Leased--
+}
+
+// release frees the slot of a lease.
+func (q *Queue) release(l *lease) {
+	l.reg.put(l)
+	q.room.offer(l.reg)
+	if l.reg.removed && l.reg.held == 0 {
+		delete(q.leaving, l.reg.subject)
+	}
+}
+
+// makeLate keeps the slot of a lease that has lost its item.
+func (q *Queue) makeLate(l *lease) { q.late[l.key] = l }
+
+// endLate frees the slot of a late lease.
+func (q *Queue) endLate(l *lease) {
+	delete(q.late, l.key)
+	q.ends.remove(l)
+	q.release(l)
+}
+
+// restoreLease takes up a lease that was on disk when the broker started: the processor may still be at work.
+func (q *Queue) restoreLease(lr *store.LeasedRecord) {
+	it := q.load(lr.Record)
+	it.rec.Deliveries = lr.Lease.Attempt
+	it.leaseStored = true
+	q.spilled--
+	r := q.regs[lr.Lease.Processor]
+	if r == nil {
+		r = q.leaving[lr.Lease.Processor]
+	}
+	if r == nil {
+		r = &registration{subject: lr.Lease.Processor, removed: true}
+		q.leaving[r.subject] = r
+	}
+	q.startLease(it, r, time.Duration(lr.Lease.Timeout)*time.Millisecond)
+}
+
+// load makes an item in memory from a record read from the store.
+func (q *Queue) load(rec store.Record) *item {
+	it := &item{rec: rec, size: rec.Size(), stored: rec.Place, replyTo: rec.Reply}
+	// A broker that ended may have had the item out once without a trace; that delivery keeps its number.
+	if rec.Epoch < q.epoch {
+		it.rec.Deliveries += q.epoch - rec.Epoch
+		it.rec.Epoch = q.epoch
+	}
+	q.hold(it)
+	return it
+}
+
+// leaseList holds current leases that are not written, oldest first.
+type leaseList struct{ head, tail *lease }
+
+func (s *leaseList) push(l *lease) {
+	l.aged = true
+	l.older = s.tail
+	if s.tail != nil {
+		s.tail.newer = l
+	} else {
+		s.head = l
+	}
+	s.tail = l
+}
+
+func (s *leaseList) remove(l *lease) {
+	if !l.aged {
+		return
+	}
+	if l.older != nil {
+		l.older.newer = l.newer
+	} else {
+		s.head = l.newer
+	}
+	if l.newer != nil {
+		l.newer.older = l.older
+	} else {
+		s.tail = l.older
+	}
+	l.older, l.newer, l.aged = nil, nil, false
+}
+
+// deadlines is a heap of leases by deadline.
+type deadlines struct{ h leaseHeap }
+
+func (d *deadlines) first() *lease {
+	if len(d.h) == 0 {
+		return nil
+	}
+	return d.h[0]
+}
+
+func (d *deadlines) push(l *lease) { heap.Push(&d.h, l) }
+
+func (d *deadlines) move(l *lease, to time.Time) {
+	l.deadline = to
+	heap.Fix(&d.h, l.at)
+}
+
+func (d *deadlines) remove(l *lease) {
+	if l.at >= 0 {
+		heap.Remove(&d.h, l.at)
+	}
+}
+
+type leaseHeap []*lease
+
+func (h leaseHeap) Len() int           { return len(h) }
+func (h leaseHeap) Less(i, j int) bool { return h[i].deadline.Before(h[j].deadline) }
+func (h leaseHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].at, h[j].at = i, j
+}
+
+func (h *leaseHeap) Push(x any) {
+	l := x.(*lease)
+	l.at = len(*h)
+	*h = append(*h, l)
+}
+
+func (h *leaseHeap) Pop() any {
+	old := *h
+	l := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	l.at = -1
+	return l
+}

@@ -1,0 +1,234 @@
+package queue
+
+import (
+	"errors"
+	"hash/fnv"
+	"time"
+
+	"stint/store"
+	"stint/wire"
+)
+
+// send takes an item in, or says why not.
+func (q *Queue) send(e *Sent) {
+	if err := q.refuses(e); err != nil {
+		q.stats.Refused++
+		q.refuse(e.AcceptedReply, e.Reply, err)
+		return
+	}
+	if e.MsgID != "" && q.duplicate(e) {
+		return
+	}
+	it := q.newItem(e)
+	q.stats.Accepted++
+	q.counts.Ready++
+	q.counts.Bytes += int64(it.size)
+	if it.rec.MsgID != "" {
+		q.recent[it.rec.MsgID] = it
+		it.dedupDue = true
+	}
+	q.touch(it)
+	if q.spilled > 0 || q.windowRoom() == 0 {
+		it.spill = true
+		q.spilled++
+		return
+	}
+	q.hold(it)
+	q.cursor = store.Cursor{Priority: it.rec.Priority, ID: it.id()}
+	q.ready.push(it)
+}
+
+// refuses says what keeps the item out, nil if nothing.
+func (q *Queue) refuses(e *Sent) *wire.Error {
+	a := q.opt.Address
+	size := e.Size()
+	switch {
+	case q.stopping:
+		return wire.Errorf(wire.CodeShuttingDown, "queue %s is shutting down: send the item again when the broker is back", a)
+	case q.down != nil || q.broken:
+		return q.storeError(q.down)
+	case q.total() >= q.opt.MaxItems:
+		return wire.Errorf(wire.CodeQueueFull, "queue %s holds %d items (%d of them dead letters), the limit max_items: wait until some are processed, or raise it", a, q.total(), q.counts.Dead)
+	case q.counts.Bytes+int64(size) > q.opt.MaxBytes:
+		return wire.Errorf(wire.CodeQueueFull, "queue %s holds %d bytes and this item has %d, the limit max_bytes is %d: wait until some are processed, or raise it", a, q.counts.Bytes, size, q.opt.MaxBytes)
+	case e.MsgID != "" && q.counts.Dedup+len(q.recent) >= q.opt.MaxDedup:
+		return wire.Errorf(wire.CodeQueueFull, "queue %s remembers %d message ids, the limit max_dedup: send without Nats-Msg-Id, or wait until some are older than dedup_window", a, q.counts.Dedup)
+	}
+	return nil
+}
+
+// Size is what the item counts against limits in bytes (store.Item.Size).
+func (e *Sent) Size() int {
+	it := store.Item{Reply: e.Reply, MsgID: e.MsgID, Header: e.Header, Body: e.Body}
+	return it.Size()
+}
+
+func (q *Queue) total() int { return q.counts.Ready + q.counts.Delayed + q.counts.Dead }
+
+// storeError is what a sender is told when the store does not take its item.
+func (q *Queue) storeError(err error) *wire.Error {
+	a := q.opt.Address
+	switch {
+	case q.broken || errors.Is(err, store.ErrUnknown):
+		return wire.Errorf(wire.CodeUnconfirmed, "queue %s: the disk failed while the item was being written, so it may be stored or not: send it again with the same Nats-Msg-Id once the broker is back", a)
+	case errors.Is(err, store.ErrFull):
+		return wire.Errorf(wire.CodeDiskFull, "queue %s: the disk is full, the item is not stored: free some space and send it again", a)
+	case errors.Is(err, store.ErrClosed):
+		return wire.Errorf(wire.CodeShuttingDown, "queue %s is shutting down, the item is not stored: send it again when the broker is back", a)
+	}
+	return wire.Errorf(wire.CodeStoreFailed, "queue %s: the item could not be stored: %v", a, err)
+}
+
+// refuse tells both subjects, or the one if they are the same.
+func (q *Queue) refuse(accept, reply string, err *wire.Error) {
+	q.sayTo(accept, err)
+	if reply != accept {
+		q.sayTo(reply, err)
+	}
+}
+
+func (q *Queue) newItem(e *Sent) *item {
+	q.next++
+	it := &item{rec: store.Record{
+		Item: store.Item{
+			ID: q.next, Accepted: millis(q.now), Timeout: e.Timeout.Milliseconds(), MaxAttempts: e.MaxAttempts,
+			Progress: e.Progress, Reply: e.Reply, MsgID: e.MsgID, Header: e.Header, Body: e.Body,
+		},
+		Marks: store.Marks{Epoch: q.epoch},
+	}, replyTo: e.Reply}
+	if e.TTL > 0 {
+		it.rec.Expires = millis(q.now.Add(e.TTL))
+	}
+	if e.AcceptedReply != "" {
+		it.accepts = []string{e.AcceptedReply}
+	}
+	it.size = it.rec.Size()
+	it.rec.Place = readyPlace(it)
+	return it
+}
+
+// duplicate deals with an item whose message id was seen before; false: it was not.
+//
+// The accept notice names the first item, and is said only once that one is on disk. The reply goes to the first
+// send's reply subject; a duplicate that names another one hears there that it is a duplicate, for it would wait for
+// ever otherwise.
+func (q *Queue) duplicate(e *Sent) bool {
+	first := q.recent[e.MsgID]
+	if first == nil && (e.Known == nil || e.Known.Expires <= millis(q.now)) {
+		return false
+	}
+	q.stats.Duplicates++
+	var id, hash uint64
+	if first != nil {
+		id, hash = first.id(), replyHash(first.rec.Reply)
+		if e.AcceptedReply != "" && len(first.accepts) < 16 {
+			first.accepts = append(first.accepts, e.AcceptedReply)
+			q.touch(first)
+		}
+	} else {
+		id, hash = e.Known.ID, e.Known.ReplyHash
+		if e.AcceptedReply != "" {
+			q.say(Msg{To: e.AcceptedReply, Body: wire.Accepted(id, true)})
+		}
+	}
+	if e.Reply != "" && replyHash(e.Reply) != hash {
+		q.sayTo(e.Reply, wire.Errorf(wire.CodeDuplicate, "queue %s accepted this Nats-Msg-Id before, as item %s: the reply goes to the reply subject of the first send", q.opt.Address, wire.FormatID(id)))
+	}
+	return true
+}
+
+func replyHash(subject string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(subject))
+	return h.Sum64()
+}
+
+// acceptNotices are the notices for an item that is now safe.
+func acceptNotices(to []Msg, id uint64, accepts []string) []Msg {
+	if len(accepts) == 0 {
+		return to
+	}
+	body := wire.Accepted(id, false)
+	for _, a := range accepts {
+		to = append(to, Msg{To: a, Body: body})
+	}
+	return to
+}
+
+// insertFailed deals with an item that could not be written. accepts are those who wait for its accept notice.
+func (q *Queue) insertFailed(it *item, accepts []string, cause error) {
+	it.accepts = append(accepts, it.accepts...)
+	it.stored = store.Place{}
+	if it.phase == gone {
+		// It was settled meanwhile, which is as good as written.
+		q.settledUnwritten(it)
+		return
+	}
+	if it.rec.MsgID != "" {
+		delete(q.recent, it.rec.MsgID)
+		it.dedupDue = false
+	}
+	err := q.storeError(cause)
+	if it.phase == leased {
+		it.failed, it.err = true, err
+		return
+	}
+	switch {
+	case it.spill:
+		q.spilled--
+	case it.phase == waiting:
+		q.ready.lost()
+	}
+	q.giveUp(it, err)
+}
+
+// settledUnwritten lets the final leave of an item that was settled while its insert was under way and failed. One with
+// a message id still waits until that is on record, or it could be accepted twice.
+func (q *Queue) settledUnwritten(it *item) {
+	if it.dedupDue {
+		q.touch(it)
+		return
+	}
+	q.finishUnwritten(it)
+}
+
+// giveUp tells the sender that its item is not queued, and drops it.
+func (q *Queue) giveUp(it *item, err *wire.Error) {
+	q.stats.Refused++
+	q.count(it, it.rec.Place.Area, store.Nowhere)
+	it.rec.Place = store.Place{}
+	it.phase = gone
+	for i, a := range it.accepts {
+		if a != it.rec.Reply && i < 16 {
+			q.sayTo(a, err)
+		}
+	}
+	q.sayTo(it.rec.Reply, err)
+	it.accepts = nil
+	q.forget(it)
+}
+
+// stored takes note of a change in what the store can do.
+func (q *Queue) stored(err error) {
+	if errors.Is(err, store.ErrUnknown) {
+		q.broken = true
+	}
+	q.setDown(err)
+	if err == nil {
+		q.retryAt = time.Time{}
+	}
+}
+
+// setDown stops or resumes the intake. Items that gathered for the next batch and cannot be written are given back to
+// their senders, unless a processor has them.
+func (q *Queue) setDown(err error) {
+	q.down = err
+	if err == nil {
+		return
+	}
+	for _, it := range q.dirty {
+		if !it.written() && it.rec.Place.Area != store.Nowhere && !it.failed {
+			q.insertFailed(it, nil, err)
+		}
+	}
+}
