@@ -121,38 +121,53 @@ func (a *actor) finish() {
 	}
 }
 
-// perform empties a.out. Doing what it says may add to it.
+// perform empties a.out. Doing what it says adds to it, so each list is walked until nothing is left anywhere.
 func (a *actor) perform() {
-	for i := 0; i < len(a.out.Msgs); i++ {
-		a.publish(&a.out.Msgs[i])
+	var msgs, reads, probes int
+	for {
+		switch o := &a.out; {
+		case msgs < len(o.Msgs):
+			a.publish(&o.Msgs[msgs])
+			msgs++
+		case reads < len(o.Reads):
+			a.read(o.Reads[reads])
+			reads++
+		case probes < len(o.Probes):
+			a.bus.probe(a, o.Probes[probes])
+			probes++
+		default:
+			a.performRest()
+			return
+		}
 	}
-	for i := 0; i < len(a.out.Reads); i++ {
-		a.read(a.out.Reads[i])
-	}
-	for _, p := range a.out.Probes {
-		a.bus.probe(a, p)
-	}
+}
+
+// performRest does what adds nothing more, and empties a.out.
+func (a *actor) performRest() {
 	for _, n := range a.out.Notes {
 		a.log.Warn(n.Text, "queue", a.address, "item", formatItem(n.Item), "info", n.Info)
 	}
 	if a.out.Flush != 0 {
 		a.bus.flush(a, a.out.Flush)
 	}
-	more := a.out.Msgs
+	burst := len(a.out.Msgs) > 4096
 	a.out.Reset()
-	if len(more) > 4096 {
-		a.out.Msgs = nil // a burst should not hold its memory for ever
+	if burst {
+		a.out.Msgs = nil // its memory should not stay for ever
 	}
 }
 
 // publish sends one message on its way. A final is followed by word of what became of it.
+//
+// m may point into a.out, which grows under it: nothing of m is used after a step.
 func (a *actor) publish(m *queue.Msg) {
 	if m.Kind != queue.Final {
 		a.bus.publish(a.address, m)
 		return
 	}
+	item := m.Item
 	if delivered, known := a.bus.final(a, m); known {
-		a.step(queue.Settled{Item: m.Item, Delivered: delivered})
+		a.step(queue.Settled{Item: item, Delivered: delivered})
 	}
 }
 

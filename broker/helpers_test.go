@@ -14,6 +14,7 @@ import (
 	"stint/broker/queue"
 	"stint/store"
 	"stint/store/bolt"
+	"stint/wire"
 )
 
 // house is a NATS server with a broker on it.
@@ -51,6 +52,7 @@ func (h *house) open(name string, health store.Health) (store.DB, error) {
 
 func (h *house) start() *house {
 	h.t.Helper()
+	h.opt.DrainTimeout = 2 * time.Second
 	srv, err := server.NewServer(&server.Options{DontListen: true, NoSigs: true, NoLog: true})
 	if err != nil {
 		h.t.Fatal(err)
@@ -86,10 +88,27 @@ func (h *house) connect(opts ...nats.Option) *nats.Conn {
 	return nc
 }
 
+func (h *house) stopBroker() error {
+	b := h.broker
+	h.broker = nil
+	return b.Stop(context.Background())
+}
+
+func (h *house) restartBroker() {
+	h.t.Helper()
+	// The options of the running broker are its own copy: this one is stopped as the test wants it.
+	if err := h.stopBroker(); err != nil {
+		h.t.Fatal(err)
+	}
+	h.startBroker()
+}
+
 func (h *house) stop() {
 	h.t.Helper()
-	if err := h.broker.Stop(context.Background()); err != nil {
-		h.t.Error(err)
+	if h.broker != nil {
+		if err := h.stopBroker(); err != nil {
+			h.t.Error(err)
+		}
 	}
 	h.conn.Close()
 	h.srv.Shutdown()
@@ -102,4 +121,83 @@ func durable(address string) broker.QueueOptions {
 
 func inMemory(address string) broker.QueueOptions {
 	return broker.QueueOptions{Config: queue.Config{Address: address}}
+}
+
+const (
+	address = "test.queue"
+	wait    = 5 * time.Second
+)
+
+func register(t testing.TB, nc *nats.Conn, processor string, capacity int) {
+	t.Helper()
+	m, err := nc.Request(wire.RegisterSubject(address), wire.RegisterBody(wire.Registration{Processor: processor, Capacity: capacity}), wait)
+	ok(t, err)
+	if st := status(t, m); st.Status != "ok" {
+		t.Fatalf("register: %s", m.Data)
+	}
+}
+
+func listen(t testing.TB, nc *nats.Conn, subject string) *nats.Subscription {
+	t.Helper()
+	sub, err := nc.SubscribeSync(subject)
+	ok(t, err)
+	ok(t, nc.Flush())
+	return sub
+}
+
+func next(t testing.TB, sub *nats.Subscription) *nats.Msg {
+	t.Helper()
+	m, err := sub.NextMsg(wait)
+	if err != nil {
+		t.Fatalf("waiting at %s: %v", sub.Subject, err)
+	}
+	return m
+}
+
+func publish(t testing.TB, nc *nats.Conn, m *nats.Msg) {
+	t.Helper()
+	if m.Subject == "" {
+		m.Subject = address
+	}
+	ok(t, nc.PublishMsg(m))
+	ok(t, nc.Flush())
+}
+
+// send publishes an item and waits until it is accepted.
+func send(t testing.TB, nc *nats.Conn, reply, body string) {
+	t.Helper()
+	inbox := nc.NewInbox()
+	sub := listen(t, nc, inbox)
+	defer sub.Unsubscribe()
+	publish(t, nc, &nats.Msg{Reply: reply, Header: nats.Header{wire.HeaderAcceptedReply: {inbox}}, Data: []byte(body)})
+	if st := status(t, next(t, sub)); st.Status != "accepted" {
+		t.Fatalf("send: %+v", st)
+	}
+}
+
+func status(t testing.TB, m *nats.Msg) wire.Status {
+	t.Helper()
+	st, found := wire.ParseStatus(m.Data)
+	if !found {
+		t.Fatalf("%q is no status", m.Data)
+	}
+	return st
+}
+
+// eventually polls what cannot be waited for.
+func eventually(t testing.TB, so func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(wait)
+	for tick := time.Tick(2 * time.Millisecond); !so(); <-tick {
+		if time.Now().After(deadline) {
+			t.Fatal("did not become true")
+		}
+	}
+}
+
+func ok(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
