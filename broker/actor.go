@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"stint/broker/queue"
@@ -11,7 +12,9 @@ import (
 )
 
 const (
-	mailboxSize = 1024
+	// mailboxSize and mailboxBytes bound what waits for an actor.
+	mailboxSize  = 1024
+	mailboxBytes = 32 << 20
 	// atOnce bounds the events of one round, so that commits and timers get their turn.
 	atOnce = 512
 )
@@ -26,6 +29,7 @@ type actor struct {
 	fail    func(error) // the broker can not go on
 
 	mail    chan queue.Event // from the bus
+	mailed  atomic.Int64     // bytes of the bodies in mail: added by the bus, taken off by the loop
 	commits chan error       // from the engine: the result of the batch under way, so one place is enough
 	health  chan error       // from the broker: changes in the store's health
 	watch   chan struct{}    // from the broker: look at the processors' subscriptions
@@ -87,6 +91,7 @@ func (a *actor) receive(ev queue.Event) {
 		if s, ok := ev.(*queue.Sent); ok && s.MsgID != "" {
 			a.lookUp(s)
 		}
+		a.mailed.Add(-bodySize(ev))
 		a.step(ev)
 		if n == atOnce || a.q.Full() {
 			return
@@ -284,7 +289,36 @@ func (a *actor) setTimer() {
 	a.timer.Reset(max(0, time.Until(next)))
 }
 
-// post gives an event to the actor; false: it has ended.
+// bodySize is what an event counts against mailboxBytes.
+func bodySize(ev queue.Event) int64 {
+	switch e := ev.(type) {
+	case *queue.Sent:
+		return int64(len(e.Body))
+	case *queue.Answered:
+		return int64(len(e.Body))
+	case *queue.Talked:
+		return int64(len(e.Body))
+	}
+	return 0
+}
+
+// offer puts an event in the mailbox if there is room.
+func (a *actor) offer(ev queue.Event) bool {
+	n := bodySize(ev)
+	if a.mailed.Load()+n > mailboxBytes {
+		return false
+	}
+	a.mailed.Add(n)
+	select {
+	case a.mail <- ev:
+		return true
+	default:
+		a.mailed.Add(-n)
+		return false
+	}
+}
+
+// post gives a small event to the actor and waits for room; false: the actor has ended.
 func (a *actor) post(ev queue.Event) bool {
 	select {
 	case a.mail <- ev:

@@ -19,8 +19,8 @@ const (
 	// maxBacklog and maxBacklogMsgs bound what may wait in a subscription of the broker's while a queue is busy.
 	maxBacklog     = 32 << 20
 	maxBacklogMsgs = 64 << 10
-	// patience is how often a callback that waits for room looks at the backlog behind it.
-	patience = 5 * time.Millisecond
+	// patience is how often a callback that waits for room tries again and looks at the backlog behind it.
+	patience = 500 * time.Microsecond
 	// askLimit bounds the questions under way to an outside server, askTimeout the wait for each.
 	askLimit   = 256
 	askTimeout = 500 * time.Millisecond
@@ -145,20 +145,19 @@ func (in *inlet) refuse(ev *queue.Sent, err *wire.Error) {
 // post hands an event to the queue. While the mailbox is full it waits, unless so much has gathered behind that the
 // event has to be given up: then it returns false.
 func (in *inlet) post(sub *nats.Subscription, ev queue.Event) bool {
-	select {
-	case in.a.mail <- ev:
+	if in.a.offer(ev) {
 		return true
-	default:
 	}
 	t := time.NewTicker(patience)
 	defer t.Stop()
 	for {
 		select {
-		case in.a.mail <- ev:
-			return true
 		case <-in.a.done:
 			return false
 		case <-t.C:
+			if in.a.offer(ev) {
+				return true
+			}
 			if msgs, bytes, err := sub.Pending(); err != nil || msgs > maxBacklogMsgs || bytes > maxBacklog {
 				return false
 			}
@@ -180,6 +179,10 @@ func (in *inlet) onAnswer(m *nats.Msg) {
 	}
 	if !in.post(m.Sub, &queue.Answered{Item: item, Attempt: attempt, Header: m.Header, Reply: m.Reply, Answer: ans}) {
 		in.log.Warn("an answer was dropped, its queue is too busy: the item is given out again after the process timeout", "subject", m.Subject)
+		return
+	}
+	if m.Reply != "" && ans.Kind != wire.Turn && wire.CheckTarget(m.Reply, in.own, in.cfg.ProcessorSubjects) == nil {
+		in.send(m.Reply, "", nil, nil) // an acknowledgement that wants to be acknowledged, as NATS clients can send
 	}
 }
 

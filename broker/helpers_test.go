@@ -24,7 +24,9 @@ type house struct {
 	broker *broker.Broker
 	conn   *nats.Conn // the broker's
 	dir    string
-	opt    broker.Options
+
+	outside bool // the broker is not told what the server knows
+	opt     broker.Options
 }
 
 func newHouse(t testing.TB, queues ...broker.QueueOptions) *house {
@@ -64,8 +66,9 @@ func (h *house) start() *house {
 	h.srv = srv
 	h.conn = h.connect(broker.ConnOptions(h.opt.Logger)...)
 	h.opt.Conn = h.conn
-	acc := srv.GlobalAccount()
-	h.opt.Interest = acc.SubscriptionInterest
+	if !h.outside {
+		h.opt.Interest = srv.GlobalAccount().SubscriptionInterest
+	}
 	h.startBroker()
 	return h
 }

@@ -68,6 +68,7 @@ func TestParseAnswer(t *testing.T) {
 		{"nak duration", nil, "-NAK 1m30s\n", "", delayed(90 * time.Second)},
 		{"nak long duration", nil, "-NAK 10000h", "", delayed(MaxDelay)},
 		{"nak negative", nil, `-NAK {"delay":-5}`, "", Answer{Kind: Nak}},
+		{"nak negative fraction", nil, `-NAK {"delay":-0.5}`, "", Answer{Kind: Nak}},
 		{"nak negative duration", nil, `-NAK -5s`, "", Answer{Kind: Nak}},
 		{"nak string delay", nil, `-NAK {"delay":"5s"}`, "", Answer{Kind: Nak}},
 		{"nak no delay", nil, `-NAK {}`, "", Answer{Kind: Nak}},
@@ -81,7 +82,7 @@ func TestParseAnswer(t *testing.T) {
 		{"term reason", nil, "+TERM no such order ", "", Answer{Kind: Term, Reason: "no such order"}},
 		{"term bytes", nil, "+TERM a\xffb", "", Answer{Kind: Term, Reason: "a\ufffdb"}},
 		{"term long", nil, "+TERM " + strings.Repeat("é", 2000), "", Answer{Kind: Term, Reason: strings.Repeat("é", MaxMessage/2)}},
-		{"term odd", nil, "+TERM a" + strings.Repeat("é", 2000), "", Answer{Kind: Term, Reason: "a" + strings.Repeat("é", MaxMessage/2-1)}},
+		{"term odd", nil, "+TERM a" + strings.Repeat("😀", 2000), "", Answer{Kind: Term, Reason: "a" + strings.Repeat("😀", MaxMessage/4-1)}},
 		{"terminal", nil, "+TERMINAL", "", body(Done, "+TERMINAL")},
 		{"number", nil, "-1", "", body(Done, "-1")},
 

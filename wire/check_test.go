@@ -156,6 +156,7 @@ func TestMatchPattern(t *testing.T) {
 		{"a.>", "a.b.c", true},
 		{"*.>", "a.b", true},
 		{"*.>", "a", false},
+		{">.a", "b", false},
 		{"_INBOX.>", "_INBOX.x.1", true},
 	} {
 		if got := MatchPattern(c.pattern, c.subject); got != c.want {

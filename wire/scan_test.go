@@ -56,6 +56,7 @@ var brokenBodies = []string{
 	`{"accepted_reply":"x","y":.5}`, `{"accepted_reply":"x","y":1e}`, `{"accepted_reply":"x","y":1e+}`,
 	`{"accepted_reply":"x","y":+1}`, `{"accepted_reply":"x","y":tru}`, `{"accepted_reply":"x","y":nul}`,
 	`{"accepted_reply":"x","y":"\x"}`, `{"accepted_reply":"x","y":"\u12g4"}`, `{"accepted_reply":"x","y":"\u12`,
+	`{"accepted_reply":"x","y":"\u123`,
 	`{"accepted_reply":"x","y":"\`, "{\"accepted_reply\":\"x\",\"y\":\"\n\"}", `{"accepted_reply":"x","y":[1,]}`,
 	`{"accepted_reply":"x","y":[1 2]}`, `{"accepted_reply":"x","y":[}`, `{"accepted_reply":"x","y":[1}`,
 	`{"accepted_reply":"x","y":{]}`, `{"accepted_reply":"x","y":{"a":1]}`, `{"accepted_reply":"x","y":{"a":1,}}`,

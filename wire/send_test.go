@@ -95,6 +95,7 @@ func TestParseSendRefuses(t *testing.T) {
 		{head(HeaderTTL, "999us"), CodeBadHeader, HeaderTTL},
 		{head(HeaderTTL, "315360001"), CodeBadHeader, HeaderTTL},
 		{head(HeaderTTL, "999999999999999999"), CodeBadHeader, HeaderTTL},
+		{head(HeaderTTL, "18446744074"), CodeBadHeader, HeaderTTL}, // 290 ms, if the product were let wrap
 		{head(HeaderTTL, "soon"), CodeBadHeader, HeaderTTL},
 		{head(HeaderAcceptedReply, ""), CodeInvalidSubject, HeaderAcceptedReply + ": subject \"\" is empty"},
 		{head(HeaderAcceptedReply, "a.*"), CodeInvalidSubject, "wildcard"},

@@ -68,6 +68,7 @@ func TestParseLease(t *testing.T) {
 		{"a.b.lease.3w5e11264sgsf.4294967295", math.MaxUint64, math.MaxUint32, true},
 		{"a.b.lease.10.0", 0, 0, false},
 		{"a.b.lease.10.4294967296", 0, 0, false},
+		{"a.b.lease.10.4294967297", 0, 0, false},
 		{"a.b.lease.10.99999999999999999999", 0, 0, false},
 		{"a.b.lease.10.07", 0, 0, false},
 		{"a.b.lease.010.7", 0, 0, false},

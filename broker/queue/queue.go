@@ -267,6 +267,7 @@ func (q *Queue) Leased() int { return q.stats.Leased }
 func (q *Queue) Stats() Stats {
 	s := q.stats
 	s.Counts = q.counts
+	s.Replies = len(q.replies)
 	s.Processors = len(q.regs)
 	for _, r := range q.regs {
 		if r.withheld {
