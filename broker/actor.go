@@ -150,7 +150,7 @@ func (a *actor) perform() {
 // performRest does what adds nothing more, and empties a.out.
 func (a *actor) performRest() {
 	for _, n := range a.out.Notes {
-		a.log.Warn(n.Text, "queue", a.address, "item", formatItem(n.Item), "info", n.Info)
+		a.log.Warn(n.Text, "queue", a.address, "item", formatItem(n.Item), "info", n.Info, "left_out", n.LeftOut)
 	}
 	if a.out.Flush != 0 {
 		a.bus.flush(a, a.out.Flush)

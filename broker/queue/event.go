@@ -171,15 +171,16 @@ type Out struct {
 	Probes []Probe
 	// Flush, if not 0, asks for a [Flushed] with this token once the server has taken everything published so far.
 	Flush uint64
-	// Notes are for the log: rare, and already limited in number by what causes them.
+	// Notes are for the log. One kind comes at most once a second.
 	Notes []Note
 }
 
 // Note is something an operator would want to know.
 type Note struct {
-	Text string
-	Item uint64
-	Info string
+	Text    string
+	Item    uint64
+	Info    string
+	LeftOut int // of the same kind since the one before
 }
 
 // Reset empties o and keeps its memory, but not what it pointed to.

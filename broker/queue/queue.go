@@ -50,6 +50,9 @@ import (
 const (
 	// leaseWriteAfter is the age at which a lease is written, so that a restart does not run long work twice.
 	leaseWriteAfter = 500 * time.Millisecond
+	// reconnectGrace is how long after a start a processor that held work before it may take to come back. NATS clients
+	// wait 2 seconds between two tries unless told otherwise.
+	reconnectGrace = 5 * time.Second
 	// settleDelay is how long a reply stays on record after it was handed to NATS. It covers the time between the
 	// server taking it and the bytes being in the socket of the sender's connection.
 	settleDelay = 20 * time.Millisecond
@@ -106,6 +109,8 @@ type Queue struct {
 	late    map[leaseKey]*lease
 	byAge   leaseList // current leases that are not written, oldest first
 	ends    deadlines // current leases and late ones with a deadline
+	// graceEnd: until then a restored lease outlives the absence of its processor. Zero: it has passed.
+	graceEnd time.Time
 
 	replies   map[uint64]*reply // on record or about to be
 	sent      []*reply          // delivered, oldest first; their records can go after settleDelay
@@ -141,6 +146,7 @@ type Queue struct {
 
 	counts  store.Counts
 	stats   Stats
+	notes   map[string]noted
 	maxTalk uint32
 }
 
@@ -149,7 +155,7 @@ func New(opt Options, snap store.Snapshot, now time.Time) *Queue {
 	q := &Queue{
 		opt: opt, epoch: snap.Epoch, now: now, next: uint64(snap.Epoch) << store.EpochShift,
 		items: map[uint64]*item{}, regs: map[string]*registration{}, leaving: map[string]*registration{}, late: map[leaseKey]*lease{},
-		replies: map[uint64]*reply{}, recent: map[string]*item{},
+		replies: map[uint64]*reply{}, recent: map[string]*item{}, notes: map[string]noted{},
 		counts: snap.Counts, nextDue: snap.NextDue, nextExpiry: snap.NextExpiry,
 		spilled: snap.Counts.Ready,
 	}
@@ -162,6 +168,7 @@ func New(opt Options, snap store.Snapshot, now time.Time) *Queue {
 	}
 	for i := range snap.Leases {
 		q.restoreLease(&snap.Leases[i])
+		q.graceEnd = now.Add(reconnectGrace)
 	}
 	for _, h := range snap.Replies {
 		q.restoreReply(h)
@@ -222,6 +229,7 @@ func (q *Queue) Next() time.Time {
 	if l := q.ends.first(); l != nil {
 		sooner(l.deadline)
 	}
+	sooner(q.graceEnd)
 	if q.opt.Persistent && q.byAge.head != nil {
 		sooner(q.byAge.head.started.Add(leaseWriteAfter))
 	}
@@ -296,8 +304,25 @@ func (q *Queue) Holders(f func(processor string, absent bool)) {
 	}
 }
 
+// noteEvery is the least time between two notes of one kind.
+const noteEvery = time.Second
+
+// noted is when a kind of note was last made and how many were left out since.
+type noted struct {
+	last    time.Time
+	leftOut int
+}
+
+// note tells the operator, at most once in noteEvery for each text; texts are constants, so they are few.
 func (q *Queue) note(text string, item uint64, info string) {
-	q.out.Notes = append(q.out.Notes, Note{Text: text, Item: item, Info: info})
+	n := q.notes[text]
+	if !n.last.IsZero() && q.now.Sub(n.last) < noteEvery {
+		n.leftOut++
+		q.notes[text] = n
+		return
+	}
+	q.out.Notes = append(q.out.Notes, Note{Text: text, Item: item, Info: info, LeftOut: n.leftOut})
+	q.notes[text] = noted{last: q.now}
 }
 
 func (q *Queue) say(m Msg) { q.out.Msgs = append(q.out.Msgs, m) }

@@ -238,6 +238,7 @@ func (q *Queue) presence(e Presence) {
 // lose ends everything a processor holds whose subscription is gone.
 func (q *Queue) lose(r *registration) {
 	q.setAbsent(r, true)
+	r.withheld = false // who subscribes there next is not the one that was silent
 	r.each(q.lost)
 }
 
