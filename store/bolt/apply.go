@@ -179,6 +179,10 @@ func (p *part) setAsideItem(at store.Place, id uint64) error {
 }
 
 func (p *part) fix(d damaged) error {
+	if d.kind == kindCounts {
+		p.counts = recount(p.bucket)
+		return nil
+	}
 	if d.drop {
 		_, err := p.remove(d.kind, d.key)
 		return err

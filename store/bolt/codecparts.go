@@ -149,7 +149,13 @@ func appendCounts(b []byte, c *store.Counts) []byte {
 	return b
 }
 
+// maxNumbers is the longest value that holds nothing but numbers: a longer one is damage, and its end may lie anywhere.
+const maxNumbers = 128
+
 func decodeCounts(value []byte) (c store.Counts, err error) {
+	if len(value) > maxNumbers {
+		return c, errShort
+	}
 	payload, err := unseal(kindCounts, countsKey, value)
 	if err != nil {
 		return c, err
@@ -170,6 +176,9 @@ func appendMeta(b []byte, key []byte, n uint64) []byte {
 }
 
 func decodeMeta(key, value []byte) (uint64, error) {
+	if len(value) > maxNumbers {
+		return 0, errShort
+	}
 	payload, err := unseal(kindMeta, key, value)
 	if err != nil {
 		return 0, err

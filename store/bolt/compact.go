@@ -119,6 +119,7 @@ func (w *writer) copyTo(path string) (dst *bbolt.DB, err error) {
 	if err := bbolt.Compact(dst, w.db.handle, compactPart); err != nil {
 		return dst, fmt.Errorf("copy: %w", err)
 	}
+	w.opts.hooks.opened(dst)
 	dst.NoSync, dst.NoGrowSync = defect.NoSync, defect.NoSync
 	if !defect.NoSync {
 		if err := file.Sync(); err != nil {

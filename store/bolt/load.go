@@ -90,17 +90,30 @@ func (l *loader) counts(b *bbolt.Bucket) error {
 }
 
 func (l *loader) times(b *bbolt.Bucket) {
-	l.snap.NextDue = firstTime(b, kindDelayed)
-	l.snap.NextExpiry = firstTime(b, kindExpiry)
+	l.snap.NextDue = firstTime(b, kindDelayed, dueTime)
+	l.snap.NextExpiry = firstTime(b, kindExpiry, func(b *bbolt.Bucket, key, value []byte) (int64, bool) {
+		_, ms, err := expiryEntry(b, key, value)
+		return ms, err == nil
+	})
 }
 
-func firstTime(b *bbolt.Bucket, k kind) int64 {
-	if c := cursor(b, k); c != nil {
-		if key, _ := c.First(); len(key) >= 8 {
-			return keyTime(key)
-		}
+// longAgo is a time that has come.
+const longAgo = 1
+
+// firstTime returns the earliest time in an index, 0 if it is empty. What is damaged is passed over: it is reported
+// when the index is read, which is at once if there is nothing else in it.
+func firstTime(b *bbolt.Bucket, k kind, time func(b *bbolt.Bucket, key, value []byte) (int64, bool)) (first int64) {
+	c := cursor(b, k)
+	if c == nil {
+		return 0
 	}
-	return 0
+	for key, v := c.First(); key != nil; key, v = c.Next() {
+		if ms, good := time(b, key, v); good {
+			return ms
+		}
+		first = longAgo
+	}
+	return first
 }
 
 // each reads one part. What fails is damage.
@@ -110,20 +123,10 @@ func (l *loader) each(b *bbolt.Bucket, k kind, read func(key, value []byte) erro
 		return
 	}
 	for key, v := c.First(); key != nil; key, v = c.Next() {
-		if err := readAt(key, v, read); err != nil {
+		if err := readAt(b, key, v, read); err != nil {
 			l.damage(b, k, key, err)
 		}
 	}
-}
-
-// readAt runs read on bytes of the file, whose damaged lengths may point to where nothing can be read.
-func readAt(key, value []byte, read func(key, value []byte) error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: it cannot be read: %v", store.ErrDamaged, p)
-		}
-	}()
-	return read(key, value)
 }
 
 func (l *loader) damage(b *bbolt.Bucket, k kind, key []byte, err error) {
@@ -192,7 +195,7 @@ func findReady(b *bbolt.Bucket, id uint64, r *store.Record) error {
 		case at == nil:
 			return errNoItem
 		case bytes.Equal(at, key):
-			return decodeAt(kindReady, at, v, r)
+			return decodeAt(b, kindReady, at, v, r)
 		case int(at[0]) > p:
 			p = int(at[0]) - 1 // no item between
 		}

@@ -32,6 +32,13 @@ type Options struct {
 	BeforeSync func()
 
 	limits limits
+	hooks  hooks
+}
+
+// hooks let tests put a disk that fails under the engine.
+type hooks struct {
+	opened   func(*bbolt.DB)             // every handle, before it is used
+	allocate func(*os.File, int64) error // how the reserve gets its space
 }
 
 // limits are the figures that tests make small.
@@ -73,6 +80,12 @@ func (o Options) withDefaults() Options {
 		o.BeforeSync = func() {}
 	}
 	o.limits = o.limits.withDefaults()
+	if o.hooks.opened == nil {
+		o.hooks.opened = func(*bbolt.DB) {}
+	}
+	if o.hooks.allocate == nil {
+		o.hooks.allocate = allocate
+	}
 	return o
 }
 
@@ -134,7 +147,7 @@ func openLocked(path string, opts Options) (*DB, error) {
 			return nil, fullOr(err)
 		}
 	}
-	if err := verifyUnlisted(path); err != nil {
+	if err := verify(path); err != nil {
 		return nil, err
 	}
 	h, err := openHandle(path, opts)
@@ -203,6 +216,7 @@ func openHandle(path string, opts Options) (h *bbolt.DB, err error) {
 	if err != nil {
 		return nil, explain(path, err)
 	}
+	opts.hooks.opened(h)
 	return h, checkFile(h, file)
 }
 

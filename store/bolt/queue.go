@@ -102,7 +102,7 @@ func (p *page) add(k kind, key, value []byte) bool {
 		return false
 	}
 	var r store.Record
-	if err := decodeAt(k, key, value, &r); err != nil {
+	if err := decodeAt(p.b, k, key, value, &r); err != nil {
 		p.damage(k, key, err)
 		return true
 	}
@@ -116,14 +116,22 @@ func (p *page) add(k kind, key, value []byte) bool {
 	return true
 }
 
-// decodeAt is decodeRecord for bytes of the file, whose damaged lengths may point to where nothing can be read.
-func decodeAt(k kind, key, value []byte, r *store.Record) (err error) {
+// readAt runs read on bytes of the file, whose damaged lengths may point to where nothing can be read.
+func readAt(b *bbolt.Bucket, key, value []byte, read func(key, value []byte) error) (err error) {
+	if n := len(key) + len(value); int64(n) > b.Tx().Size() {
+		return fmt.Errorf("%w: it claims %d bytes", store.ErrDamaged, n)
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%w: it cannot be read: %v", store.ErrDamaged, p)
 		}
 	}()
-	return decodeRecord(k, key, value, r)
+	return read(key, value)
+}
+
+// decodeAt is decodeRecord by way of readAt.
+func decodeAt(b *bbolt.Bucket, k kind, key, value []byte, r *store.Record) error {
+	return readAt(b, key, value, func(key, value []byte) error { return decodeRecord(k, key, value, r) })
 }
 
 // damage notes a record that cannot be served. One whose key names no place is set aside by the engine.
@@ -136,6 +144,23 @@ func (p *page) damage(k kind, key []byte, err error) {
 		p.fix = append(p.fix, damaged{kind: k, key: bytes.Clone(key)})
 	}
 	p.Damaged = append(p.Damaged, store.Damage{ID: id, Place: place, What: words[k], Err: err})
+}
+
+// checkEmpty says what is missing where the counters know of items and there are none: a page whose damage let bbolt
+// pass over some of them. Then the queue is counted anew.
+func (p *page) checkEmpty(k kind) {
+	c, err := readCounts(p.b)
+	n := c.Ready
+	if k == kindDelayed {
+		n = c.Delayed
+	}
+	if err != nil || n == 0 {
+		return
+	}
+	p.Damaged = append(p.Damaged, store.Damage{
+		What: words[k], Err: fmt.Errorf("%w: %d items of %s cannot be found", store.ErrDamaged, n, bucketNames[k]),
+	})
+	p.fix = append(p.fix, damaged{kind: kindCounts})
 }
 
 // read makes a page and has the engine's own part of the damage set aside.
@@ -172,6 +197,9 @@ func (q *Queue) Ready(after store.Cursor, limit store.Limit) (store.Page, error)
 		if bytes.Equal(k, from) {
 			k, v = c.Next()
 		}
+		if k == nil && after == (store.Cursor{}) {
+			p.checkEmpty(kindReady)
+		}
 		for ; k != nil && p.add(kindReady, k, v); k, v = c.Next() {
 		}
 	})
@@ -184,17 +212,30 @@ func (q *Queue) Due(now int64, limit store.Limit) (store.Page, error) {
 		if c == nil {
 			return
 		}
-		for k, v := c.First(); k != nil; k, v = c.Next() {
-			due := int64(0) // a key too short to hold a time is damage that is reported now
-			if len(k) >= 8 {
-				due = keyTime(k)
-			}
-			if due > now || !p.add(kindDelayed, k, v) {
+		k, v := c.First()
+		if k == nil {
+			p.checkEmpty(kindDelayed)
+		}
+		for ; k != nil; k, v = c.Next() {
+			if due, good := dueTime(p.b, k, v); good && due > now || !p.add(kindDelayed, k, v) {
 				p.Next = due
 				return
 			}
 		}
 	})
+}
+
+// dueTime takes the time from the key of a delayed item; false: the record is damaged, and so the time may be. One that says
+// later than it was must not hide what stands behind it.
+func dueTime(b *bbolt.Bucket, key, value []byte) (int64, bool) {
+	if len(key) < 8 {
+		return 0, false
+	}
+	err := readAt(b, key, value, func(key, value []byte) error {
+		_, err := unseal(kindDelayed, key, value)
+		return err
+	})
+	return keyTime(key), err == nil
 }
 
 // Expired implements store.Queue.
@@ -205,18 +246,29 @@ func (q *Queue) Expired(now int64, limit store.Limit) (store.Page, error) {
 			return
 		}
 		for k, v := c.First(); k != nil; k, v = c.Next() {
-			at, err := decodePlace(k, v)
+			at, expires, err := expiryEntry(p.b, k, v)
 			if err != nil {
 				p.damage(kindExpiry, k, err)
 				continue
 			}
-			expires, id, _ := splitTimeKey(k)
-			if expires > now || !p.addAt(at, id, k) {
+			if expires > now || !p.addAt(at, keyID(k[8:]), k) {
 				p.Next = expires
 				return
 			}
 		}
 	})
+}
+
+// expiryEntry reads an entry of the index by expiry.
+func expiryEntry(b *bbolt.Bucket, key, value []byte) (at store.Place, expires int64, err error) {
+	err = readAt(b, key, value, func(key, value []byte) error {
+		at, err = decodePlace(key, value)
+		return err
+	})
+	if err != nil {
+		return at, 0, err
+	}
+	return at, keyTime(key), nil
 }
 
 // addAt takes the record that an entry of the expiry index names. An entry whose item is gone, which a damaged item that was
@@ -240,8 +292,12 @@ func (q *Queue) Reply(id uint64) (r store.Reply, ok bool, err error) {
 		if v == nil {
 			return nil
 		}
-		var bad error
-		if r, bad = decodeReply(key, v); bad != nil {
+		bad := readAt(b, key, v, func(key, v []byte) error {
+			var err error
+			r, err = decodeReply(key, v)
+			return err
+		})
+		if bad != nil {
 			q.db.opts.Logger.Error("a reply is damaged", "bucket", string(q.name), "id", id, "error", bad)
 			return nil
 		}
@@ -262,8 +318,10 @@ func (q *Queue) Dedup(msgID string) (d store.Dedup, ok bool, err error) {
 			return nil
 		}
 		ok = true
-		d, err = decodeDedup([]byte(msgID), v)
-		return err
+		return readAt(b, []byte(msgID), v, func(key, v []byte) error {
+			d, err = decodeDedup(key, v)
+			return err
+		})
 	})
 	if err != nil {
 		return store.Dedup{}, false, fmt.Errorf("look up the message id %q: %w", msgID, err)

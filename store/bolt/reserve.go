@@ -12,6 +12,7 @@ import (
 type reserve struct {
 	path string
 	size int64 // bytes; 0: none is kept
+	fill func(f *os.File, size int64) error
 }
 
 // slackAlone is how much space must be free where no reserve is kept.
@@ -48,7 +49,7 @@ func (r reserve) make(size int64) error {
 	if err != nil {
 		return fmt.Errorf("make the reserve: %w", err)
 	}
-	err = allocate(f, size)
+	err = r.fill(f, size)
 	if err == nil && size > r.size {
 		err = f.Truncate(r.size)
 	}

@@ -23,6 +23,7 @@ type txn struct {
 	tx    *bbolt.Tx
 	log   *slog.Logger
 	arena arena
+	bytes int64   // put so far
 	parts []*part // of the queues that take part
 }
 
@@ -57,7 +58,7 @@ func (a *arena) reset() {
 }
 
 func (t *txn) begin(tx *bbolt.Tx) {
-	t.tx = tx
+	t.tx, t.bytes = tx, 0
 	t.arena.reset()
 }
 
@@ -169,13 +170,14 @@ func (p *part) put(k kind, key, value []byte) error {
 	if err := b.Put(key, value); err != nil {
 		return fmt.Errorf("write a %s: %w", bucketNames[k], err)
 	}
+	p.t.bytes += int64(len(value))
 	return nil
 }
 
 // found is what a key leads to.
 type found struct {
 	c     *bbolt.Cursor
-	value []byte // nil although ok: a damaged entry that bbolt takes for a bucket
+	value []byte // nil although ok: a damaged entry that bbolt takes for a bucket, or longer than all there is
 	ok    bool
 }
 
@@ -191,6 +193,9 @@ func (p *part) seek(k kind, key []byte) (found, error) {
 		p.cursor[k] = c
 	}
 	at, v := c.Seek(key)
+	if int64(len(v)) > p.t.tx.Size()+p.t.bytes {
+		v = nil // a damaged length; the end of it may lie anywhere
+	}
 	return found{c, v, at != nil && bytes.Equal(at, key)}, nil
 }
 

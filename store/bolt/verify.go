@@ -10,10 +10,15 @@ import (
 	"os"
 )
 
-// bbolt finds the free pages of a file that does not list them by reading all the others, in a goroutine of its own where a
-// damaged page is a panic that nobody can catch: the process would die without a word. So such a file, and only
-// such a file, is walked here first, with plain reads and every number checked. It is about the same work again, and the
-// pages are in the cache afterwards. Files list their free pages unless the process was killed while the list was long.
+// bbolt trusts every number in its pages. A damaged one leads it outside of a page, which in the file is a fault that can
+// be caught; but small buckets lie within the page of their parent and are copied to the heap, where a damaged length reads
+// whatever is there. And it finds the free pages of a file that does not list them by reading all others, in a goroutine of its
+// own, where a fault ends the process without a word.
+//
+// So before bbolt opens a file, it is walked here with plain reads and every number is checked: always the
+// upper levels, which hold the queues and their small buckets and are few; and all of it only if its free pages are not
+// listed, since bbolt reads all of it then anyway. Files list them unless the process was killed while the list was long.
+//
 //
 // The layout below is that of bbolt's file format, version 2, in the byte order of the machine.
 const (
@@ -30,20 +35,29 @@ const (
 	maxDepth    = 64
 )
 
-// verifyUnlisted walks a file that does not list its free pages. The error wraps store.ErrCorrupt. A file whose meta
-// pages are no good is left for bbolt to refuse.
-func verifyUnlisted(path string) error {
+const (
+	// levelParts is the level of buckets in which the areas and indexes of a queue are: below the root and the queue.
+	levelParts = 2
+	// levelAll is beyond any level there is.
+	levelAll = maxDepth
+)
+
+// verify walks a file. The error wraps store.ErrCorrupt. A file whose meta pages are no good is left for bbolt to refuse.
+func verify(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("look into the database: %w", err)
 	}
 	defer f.Close()
 	meta, ok := readMeta(f)
-	if !ok || meta.freelist != noFreelist {
+	if !ok {
 		return nil
 	}
-	w := walker{f: f, pageSize: meta.pageSize, pages: meta.pages, seen: make([]uint64, meta.pages/64+1)}
-	if err := w.bucket(meta.root, 0); err != nil {
+	w := walker{f: f, pageSize: meta.pageSize, pages: meta.pages, seen: make([]uint64, meta.pages/64+1), levels: levelParts}
+	if meta.freelist == noFreelist {
+		w.levels = levelAll
+	}
+	if err := w.bucket(meta.root, at{}); err != nil {
 		return corrupt(path, err)
 	}
 	return nil
@@ -94,17 +108,28 @@ type walker struct {
 	pages    uint64
 	seen     []uint64         // one bit per page
 	bufs     [maxDepth][]byte // one page for each level of the walk
+	levels   int              // buckets below so many others are followed only where they lie within a page
 }
+
+// at is where the walk is: how many pages deep, and in how many buckets.
+type at struct{ depth, level int }
 
 // span is what the keys below a branch must lie in: from low, before high; nil is no bound.
 type span struct{ low, high []byte }
 
-// bucket walks the tree of a bucket. depth counts buckets and branches, which bbolt follows without looking.
-func (w *walker) bucket(root uint64, depth int) error {
-	return w.page(root, span{}, depth)
+// bucket walks the tree of a bucket.
+func (w *walker) bucket(root uint64, here at) error {
+	if here.level >= w.levels {
+		if root < 2 || root >= w.pages {
+			return fmt.Errorf("a bucket at page %d of %d", root, w.pages)
+		}
+		return nil
+	}
+	return w.page(root, span{}, here)
 }
 
-func (w *walker) page(id uint64, in span, depth int) error {
+func (w *walker) page(id uint64, in span, here at) error {
+	depth := here.depth
 	if depth >= maxDepth {
 		return fmt.Errorf("page %d lies %d levels deep", id, depth)
 	}
@@ -115,7 +140,7 @@ func (w *walker) page(id uint64, in span, depth int) error {
 	if err != nil {
 		return err
 	}
-	if err := w.content(buf, in, depth); err != nil {
+	if err := w.content(buf, in, here); err != nil {
 		return fmt.Errorf("page %d: %w", id, err)
 	}
 	return nil
@@ -126,8 +151,8 @@ func (w *walker) read(id uint64, buf []byte) ([]byte, error) {
 	if id < 2 || id >= w.pages {
 		return nil, fmt.Errorf("a reference to page %d of %d", id, w.pages)
 	}
-	at := int64(id) * int64(w.pageSize)
-	if _, err := w.f.ReadAt(buf, at); err != nil {
+	pos := int64(id) * int64(w.pageSize)
+	if _, err := w.f.ReadAt(buf, pos); err != nil {
 		return nil, fmt.Errorf("read page %d: %w", id, err)
 	}
 	num := binary.NativeEndian
@@ -148,14 +173,14 @@ func (w *walker) read(id uint64, buf []byte) ([]byte, error) {
 		return buf, nil
 	}
 	buf = make([]byte, int(more+1)*w.pageSize)
-	if _, err := w.f.ReadAt(buf, at); err != nil {
+	if _, err := w.f.ReadAt(buf, pos); err != nil {
 		return nil, fmt.Errorf("read page %d: %w", id, err)
 	}
 	return buf, nil
 }
 
 // content checks the elements of a page, or of the page within an inline bucket.
-func (w *walker) content(buf []byte, in span, depth int) error {
+func (w *walker) content(buf []byte, in span, here at) error {
 	if len(buf) < pageHead {
 		return errors.New("it is cut off")
 	}
@@ -180,7 +205,7 @@ func (w *walker) content(buf []byte, in span, depth int) error {
 			return fmt.Errorf("entry %d: %w", i, err)
 		}
 		last = e.key
-		if err := w.below(buf, i, n, e, in, depth); err != nil {
+		if err := w.below(buf, i, n, e, in, here); err != nil {
 			return err
 		}
 	}
@@ -227,7 +252,8 @@ func parseElement(buf []byte, i int, leaf bool) (e element, err error) {
 }
 
 // below walks what an element leads to.
-func (w *walker) below(buf []byte, i, n int, e element, in span, depth int) error {
+func (w *walker) below(buf []byte, i, n int, e element, in span, here at) error {
+	here.depth++
 	switch {
 	case e.branch:
 		child := span{e.key, in.high}
@@ -238,14 +264,18 @@ func (w *walker) below(buf []byte, i, n int, e element, in span, depth int) erro
 			}
 			child.high = next.key
 		}
-		return w.page(e.page, child, depth+1)
+		return w.page(e.page, child, here)
 	case !e.bucket:
 		return nil
 	case len(e.value) < bucketHead:
 		return fmt.Errorf("the bucket %q is cut off", e.key)
 	}
+	here.level++
 	if root := binary.NativeEndian.Uint64(e.value); root != 0 {
-		return w.bucket(root, depth+1)
+		return w.bucket(root, here)
 	}
-	return w.content(e.value[bucketHead:], span{}, depth+1)
+	if here.depth >= maxDepth {
+		return fmt.Errorf("the bucket %q lies too deep", e.key)
+	}
+	return w.content(e.value[bucketHead:], span{}, here)
 }

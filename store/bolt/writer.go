@@ -37,7 +37,7 @@ type writer struct {
 func newWriter(db *DB) *writer {
 	return &writer{
 		db: db, opts: db.opts, log: db.opts.Logger,
-		reserve: reserve{db.path + reserveSuffix, db.opts.ReserveBytes},
+		reserve: reserve{db.path + reserveSuffix, db.opts.ReserveBytes, db.opts.hooks.allocate},
 		ended:   make(chan struct{}),
 		txn:     txn{log: db.opts.Logger},
 	}
@@ -53,13 +53,19 @@ func (w *writer) begin() error {
 		w.enterFull(err)
 	}
 	err := w.transact(bumpEpoch)
-	if err == nil || !errors.Is(err, store.ErrFull) {
-		return err
+	if errors.Is(err, store.ErrFull) {
+		w.enterFull(err)
+		if err = w.reopen(err); err == nil {
+			err = w.transact(bumpEpoch)
+		}
 	}
-	if err := w.reopen(err); err != nil {
-		return err
+	if err != nil {
+		w.stopRegain()
 	}
-	return w.transact(bumpEpoch)
+	if errors.Is(err, errPanic) {
+		err = corrupt(w.db.path, err)
+	}
+	return err
 }
 
 func bumpEpoch(t *txn) error {
@@ -206,7 +212,7 @@ func (r *request) apply(t *txn) error {
 }
 
 // errPanic: bbolt found its file in a state that it does not go on with.
-var errPanic = errors.New("the structure of the file is damaged")
+var errPanic = fmt.Errorf("%w: its structure makes no sense", store.ErrCorrupt)
 
 // transact runs one transaction. An error that wraps store.ErrFull is definite: nothing of it is stored, and the handle
 // must be reopened. One from change itself is definite too, and the handle is good. Any other is of unknown outcome.
@@ -217,7 +223,8 @@ func (w *writer) transact(change func(*txn) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			w.wedged = tx != nil && tx.DB() != nil
-			err = fmt.Errorf("%w: %v\n%s", errPanic, p, debug.Stack())
+			w.log.Error("a transaction ended in a panic", "path", w.db.path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = fmt.Errorf("%w: %v", errPanic, p)
 		}
 	}()
 	tx, err = h.Begin(true)

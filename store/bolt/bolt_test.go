@@ -1,0 +1,39 @@
+package bolt
+
+import (
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"stint/store"
+	"stint/store/storetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// small is a database that does not care for space.
+var small = Options{ReserveBytes: -1}
+
+func dbPath(dir string) string { return filepath.Join(dir, "work.db") }
+
+func mustOpen(t testing.TB, dir string, o Options) *DB {
+	t.Helper()
+	db, err := Open(dbPath(dir), o)
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db.(*DB)
+}
+
+func TestSuite(t *testing.T) {
+	open := func(t *testing.T, dir string) store.DB {
+		db, err := Open(dbPath(dir), small)
+		if err != nil {
+			t.Fatalf("open: %v", err)
+		}
+		return db
+	}
+	storetest.Run(t, open, storetest.Caps{Survives: true, Checks: 30})
+}
