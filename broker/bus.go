@@ -52,7 +52,11 @@ func ConnOptions(log *slog.Logger) []nats.Option {
 			if sub != nil {
 				subject = sub.Subject
 			}
-			log.Error("NATS reports an error to the broker", "subject", subject, "err", err)
+			level := slog.LevelError
+			if errors.Is(err, nats.ErrBadHeaderMsg) {
+				level = slog.LevelDebug // a client's doing, who is told; it must not fill the log
+			}
+			log.Log(context.Background(), level, "NATS reports an error to the broker", "subject", subject, "err", err)
 		}),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
@@ -101,6 +105,9 @@ func (b *bus) subscribe(a *actor, cfg queue.Config) ([]*nats.Subscription, error
 
 func (in *inlet) onSend(m *nats.Msg) {
 	send, err := wire.ParseSend(m.Header, m.Data)
+	if spoilt(m) {
+		err = first(err, wire.Errorf(wire.CodeBadHeader, "the item's header block cannot be read: send lines of name, colon and value"))
+	}
 	ev := &queue.Sent{Reply: m.Reply, Header: m.Header, Body: m.Data, Send: send}
 	if ev.Reply != "" {
 		if e := wire.CheckTarget(ev.Reply, in.own, in.cfg.ReplySubjects); e != nil {
@@ -122,6 +129,11 @@ func (in *inlet) onSend(m *nats.Msg) {
 	if !in.post(m.Sub, ev) {
 		in.refuse(ev, wire.Errorf(wire.CodeBusy, "queue %s is busy: %d bytes wait to be taken in: send the item again, more slowly", in.cfg.Address, maxBacklog))
 	}
+}
+
+// spoilt says that a message came with a header block that nats.go could not read, and left out.
+func spoilt(m *nats.Msg) bool {
+	return m.Header == nil && m.Size() > len(m.Subject)+len(m.Reply)+len(m.Data)
 }
 
 func first(a, b *wire.Error) *wire.Error {
@@ -172,6 +184,9 @@ func (in *inlet) onAnswer(m *nats.Msg) {
 		return
 	}
 	ans := wire.ParseAnswer(m.Header, m.Data, m.Reply)
+	if spoilt(m) { // it may have said anything, also that the work failed
+		ans = wire.Answer{Kind: wire.Failed, Code: string(wire.CodeBadHeader), Reason: "the header block of the processor's answer cannot be read"}
+	}
 	if ans.Kind == wire.Turn {
 		if e := wire.CheckTarget(m.Reply, in.own, in.cfg.ProcessorSubjects); e != nil {
 			ans = wire.Answer{Kind: wire.Failed, Code: string(e.Code), Reason: "the processor's own reply subject was refused: " + e.Message}

@@ -17,7 +17,11 @@ func (q *Queue) answer(e *Answered) {
 		return
 	}
 	if l := q.late[leaseKey{e.Item, e.Attempt}]; l != nil && ends(e.Kind) {
-		l.reg.withheld = false
+		if e.Kind == wire.NoResponders {
+			q.setAbsent(l.reg, true)
+		} else {
+			l.reg.withheld = false
+		}
 		q.endLate(l)
 	}
 	// A late answer still completes an item that nobody has settled; any other late answer changes nothing.
@@ -153,9 +157,12 @@ func (q *Queue) nobodyThere(l *lease) {
 
 // lost ends a lease, current or late, whose processor is gone.
 func (q *Queue) lost(l *lease) {
-	if l.it == nil {
+	switch {
+	case l.restored && q.now.Before(q.graceEnd):
+		// It is perhaps still reconnecting.
+	case l.it == nil:
 		q.endLate(l)
-	} else {
+	default:
 		q.died(l)
 	}
 }
@@ -179,6 +186,10 @@ func (q *Queue) giveBack(it *item) {
 		q.giveUp(it, it.err)
 		return
 	}
+	if q.expired(it) {
+		q.expire(it)
+		return
+	}
 	it.phase = waiting
 	q.ready.giveBack(it)
 	if it.changed || it.leaseStored {
@@ -196,7 +207,7 @@ func (q *Queue) nak(it *item, delay time.Duration) {
 
 // again gives the item out again after the delay.
 func (q *Queue) again(it *item, delay time.Duration) {
-	if delay <= 0 || it.failed {
+	if delay <= 0 || it.failed || q.expired(it) {
 		q.giveBack(it)
 		return
 	}
@@ -212,7 +223,11 @@ func (q *Queue) fail(it *item, e *Answered) {
 	if e.HasDelay {
 		delay = e.Delay
 	}
-	q.attempted(it, delay, e.Reason)
+	reason := e.Reason
+	if reason == "" {
+		reason = "a processor reported failure " + e.Code
+	}
+	q.attempted(it, delay, reason)
 }
 
 // attempted counts an attempt and gives the item out again, or buries it when the attempts are spent.
@@ -273,6 +288,9 @@ func (q *Queue) errorFinal(it *item, err *wire.Error) *final {
 	maps.Copy(h, wire.PassedOn(it.rec.Header))
 	return &final{subject: it.replyTo, header: h, body: err.Body()}
 }
+
+// expired says that the item has waited as long as its sender wanted.
+func (q *Queue) expired(it *item) bool { return it.rec.Expires != 0 && it.rec.Expires <= millis(q.now) }
 
 // expire settles an item that waited longer than its sender wanted.
 func (q *Queue) expire(it *item) {

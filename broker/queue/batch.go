@@ -16,6 +16,7 @@ type change struct {
 	prevLeased bool
 	accepts    []string
 	dedup      bool
+	changed    bool
 	reply      *reply
 }
 
@@ -61,7 +62,7 @@ func (q *Queue) takeItems(b *Batch) {
 	var finals []Msg
 	for _, it := range q.dirty {
 		it.dirty = false
-		c := change{it: it, prev: it.stored, prevLeased: it.leaseStored}
+		c := change{it: it, prev: it.stored, prevLeased: it.leaseStored, changed: it.changed}
 		if it.failed {
 			continue
 		}
@@ -73,8 +74,8 @@ func (q *Queue) takeItems(b *Batch) {
 			b.Ops = append(b.Ops, store.Op{Kind: store.OpPutReply, ID: it.id(), Reply: c.reply.rec})
 			finals = append(finals, c.reply.final())
 		}
-		if len(b.Ops) == n && len(it.accepts) == 0 {
-			if it.phase == gone && !it.inflight {
+		if len(b.Ops) == n && (len(it.accepts) == 0 || it.phase == replying) {
+			if !it.inflight && it.leaves() {
 				q.forget(it)
 			}
 			continue
@@ -109,7 +110,7 @@ func (q *Queue) opsOf(b *Batch, it *item, c *change) {
 			b.Ops = append(b.Ops, q.itemOp(store.OpMove, it))
 			it.leaseStored = false
 		}
-	case it.leaseStored && it.lease == nil:
+	case it.leaseStored && (it.lease == nil || it.lease.aged): // the one on record has ended
 		b.Ops = append(b.Ops, store.Op{Kind: store.OpDeleteLease, ID: it.id()})
 		it.leaseStored = false
 	}
@@ -157,6 +158,11 @@ func (q *Queue) committed(err error) {
 	for _, r := range b.replies {
 		q.keep(r)
 	}
+	for i := range b.extra {
+		if b.extra[i].Kind == store.OpSetAside {
+			delete(q.aside, b.extra[i].ID)
+		}
+	}
 }
 
 func (q *Queue) changeCommitted(c *change) {
@@ -175,10 +181,13 @@ func (q *Queue) changeCommitted(c *change) {
 	if c.reply != nil {
 		it.final = nil
 	}
-	if !it.dirty && (it.phase == gone || it.phase == parked || it.spill) {
+	if !it.dirty && it.leaves() {
 		q.forget(it)
 	}
 }
+
+// leaves says that the item has no place in memory once it is written.
+func (it *item) leaves() bool { return it.phase == gone || it.phase == parked || it.spill }
 
 func earlier(a, b int64) int64 {
 	if a == 0 || b < a {
@@ -191,7 +200,8 @@ func earlier(a, b int64) int64 {
 // changes wait for the next one.
 func (q *Queue) uncommitted(b *Batch, err error) {
 	if errors.Is(err, store.ErrUnknown) {
-		q.broken = true
+		q.breakDown(err, b)
+		return
 	}
 	q.retryAt = q.now.Add(retryWrite)
 	for i := range b.changes {
@@ -209,7 +219,7 @@ func (q *Queue) changeFailed(c *change, err error) {
 	it.inflight = false
 	it.stored, it.leaseStored = c.prev, c.prevLeased
 	it.dedupDue = it.dedupDue || c.dedup
-	it.changed = true
+	it.changed = it.changed || c.changed
 	if c.reply != nil {
 		delete(q.replies, it.id())
 	}

@@ -132,9 +132,15 @@ type readyList struct {
 
 func (l *readyList) len() int { return len(l.ring) - l.head + len(l.back) - l.stale }
 
-func (l *readyList) push(it *item) { l.ring = append(l.ring, it) }
+func (l *readyList) push(it *item) {
+	l.tidy()
+	l.ring = append(l.ring, it)
+}
 
-func (l *readyList) giveBack(it *item) { heap.Push(&l.back, it) }
+func (l *readyList) giveBack(it *item) {
+	l.tidy()
+	heap.Push(&l.back, it)
+}
 
 // peek returns the next item, nil if none waits.
 func (l *readyList) peek() *item {
@@ -176,9 +182,11 @@ func (l *readyList) dropHead() {
 	}
 }
 
-// lost notes that an item in the list no longer waits.
-func (l *readyList) lost() {
-	l.stale++
+// lost notes that an item in the list waits no longer, or will not when the step ends.
+func (l *readyList) lost() { l.stale++ }
+
+// tidy drops the stale entries when they are too many.
+func (l *readyList) tidy() {
 	if l.stale < 1024 || l.stale*2 < len(l.ring)-l.head+len(l.back) {
 		return
 	}

@@ -31,6 +31,7 @@ type lease struct {
 
 	older, newer *lease // q.byAge
 	aged         bool   // in q.byAge
+	restored     bool   // from before the start
 	prev, next   *lease // registration's leases
 }
 
@@ -49,7 +50,7 @@ func (q *Queue) dispatch() {
 			return
 		}
 		q.ready.pop(it)
-		if it.rec.Expires != 0 && it.rec.Expires <= millis(q.now) {
+		if q.expired(it) {
 			it.phase = gone
 			q.expire(it)
 			continue
@@ -140,7 +141,20 @@ func (q *Queue) restoreLease(lr *store.LeasedRecord) {
 		r = &registration{subject: lr.Lease.Processor, removed: true}
 		q.leaving[r.subject] = r
 	}
-	q.startLease(it, r, time.Duration(lr.Lease.Timeout)*time.Millisecond)
+	q.startLease(it, r, time.Duration(lr.Lease.Timeout)*time.Millisecond).restored = true
+}
+
+// endGrace ends the restored leases of processors that have not come back.
+func (q *Queue) endGrace() {
+	if q.graceEnd.IsZero() || q.now.Before(q.graceEnd) {
+		return
+	}
+	q.graceEnd = time.Time{}
+	for _, r := range q.regs {
+		if r.absent {
+			r.each(q.lost)
+		}
+	}
 }
 
 // load makes an item in memory from a record read from the store.

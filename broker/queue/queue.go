@@ -45,6 +45,7 @@ import (
 	"time"
 
 	"stint/store"
+	"stint/wire"
 )
 
 const (
@@ -73,6 +74,8 @@ const (
 	// freeNaks is how often in a row an item is handed back and given out again at once; after that it waits, longer
 	// each time, so that an item nobody wants does not keep the queue busy.
 	freeNaks = 3
+	// maxAccepts is how many accept notices may wait for the write of one item.
+	maxAccepts = 16
 )
 
 // Options are the circumstances of a queue, beside its Config.
@@ -102,13 +105,14 @@ type Queue struct {
 	paging   bool // a ReadReady is under way
 	pageWait bool // the last one found nothing: the items are not committed yet
 
-	regs    map[string]*registration
-	leaving map[string]*registration // unregistered with work still in hand
-	absent  int                      // of regs
-	room    roomList                 // registrations that have room, in turn
-	late    map[leaseKey]*lease
-	byAge   leaseList // current leases that are not written, oldest first
-	ends    deadlines // current leases and late ones with a deadline
+	regs     map[string]*registration
+	leaving  map[string]*registration // unregistered with work still in hand
+	absent   int                      // of regs
+	nextDrop time.Time                // when to look for registrations to drop
+	room     roomList                 // registrations that have room, in turn
+	late     map[leaseKey]*lease
+	byAge    leaseList // current leases that are not written, oldest first
+	ends     deadlines // current leases and late ones with a deadline
 	// graceEnd: until then a restored lease outlives the absence of its processor. Zero: it has passed.
 	graceEnd time.Time
 
@@ -130,6 +134,7 @@ type Queue struct {
 	replyPuts  []*reply
 	replyDrops []uint64
 	extra      []store.Op
+	aside      map[uint64]bool // damaged records that extra or the batch under way sets aside
 	underway   *Batch
 	retryAt    time.Time
 
@@ -155,13 +160,13 @@ func New(opt Options, snap store.Snapshot, now time.Time) *Queue {
 	q := &Queue{
 		opt: opt, epoch: snap.Epoch, now: now, next: uint64(snap.Epoch) << store.EpochShift,
 		items: map[uint64]*item{}, regs: map[string]*registration{}, leaving: map[string]*registration{}, late: map[leaseKey]*lease{},
-		replies: map[uint64]*reply{}, recent: map[string]*item{}, notes: map[string]noted{},
+		replies: map[uint64]*reply{}, recent: map[string]*item{}, notes: map[string]noted{}, aside: map[uint64]bool{},
 		counts: snap.Counts, nextDue: snap.NextDue, nextExpiry: snap.NextExpiry,
 		spilled: snap.Counts.Ready,
 	}
 	q.stats.Since = now
 	if n := snap.Counts.Dedup; n > 0 {
-		q.dedupAges = []dedupAge{{expires: millis(now.Add(opt.DedupWindow)), n: n}}
+		q.dedupAges = []dedupAge{{expires: millis(now.Add(opt.DedupWindow)) + 1, n: n}}
 	}
 	for _, r := range snap.Registrations {
 		q.addRegistration(r.Processor, r.Capacity, r.Seen)
@@ -179,6 +184,11 @@ func New(opt Options, snap store.Snapshot, now time.Time) *Queue {
 // Step lets ev happen at now and adds what is to be done to out.
 func (q *Queue) Step(now time.Time, ev Event, out *Out) {
 	q.now, q.out = now, out
+	if q.broken {
+		q.stepBroken(ev)
+		q.out = nil
+		return
+	}
 	switch e := ev.(type) {
 	case *Sent:
 		q.send(e)
@@ -218,9 +228,29 @@ func (q *Queue) Step(now time.Time, ev Event, out *Out) {
 	q.out = nil
 }
 
+// stepBroken lets ev happen to a queue whose state on disk is unknown: it refuses, and says nothing else.
+func (q *Queue) stepBroken(ev Event) {
+	switch e := ev.(type) {
+	case *Sent:
+		q.send(e)
+	case *Registered:
+		q.register(e)
+	case *Unregistered:
+		q.sayTo(e.Reply, wire.Errorf(wire.CodeShuttingDown, "the broker is shutting down: unregister when it is back"))
+	case Committed:
+		if b := q.underway; b != nil {
+			q.underway = nil
+			q.breakDown(q.down, b)
+		}
+	}
+}
+
 // Next is when the queue wants a Tick at the latest; the zero time: not before something else happens.
 func (q *Queue) Next() time.Time {
 	var t time.Time
+	if q.broken {
+		return t
+	}
 	sooner := func(u time.Time) {
 		if !u.IsZero() && (t.IsZero() || u.Before(t)) {
 			t = u
@@ -233,7 +263,7 @@ func (q *Queue) Next() time.Time {
 	if q.opt.Persistent && q.byAge.head != nil {
 		sooner(q.byAge.head.started.Add(leaseWriteAfter))
 	}
-	if q.nextDue != 0 && !q.dueBusy && q.windowRoom() > 0 {
+	if q.nextDue != 0 && !q.dueBusy && !q.stopping && q.windowRoom() > 0 {
 		sooner(time.UnixMilli(q.nextDue))
 	}
 	if q.nextExpiry != 0 && !q.expiryBusy {
@@ -245,7 +275,7 @@ func (q *Queue) Next() time.Time {
 	if q.keptLive > 0 {
 		sooner(q.nextProbe)
 	}
-	if len(q.dedupAges) > 0 && q.underway == nil && !q.broken {
+	if len(q.dedupAges) > 0 && q.underway == nil {
 		sooner(time.UnixMilli(q.dedupAges[0].expires))
 	}
 	if q.pending() && q.underway == nil {
@@ -254,22 +284,29 @@ func (q *Queue) Next() time.Time {
 	if !q.opt.Watched {
 		sooner(q.nextAbsentRetry())
 	}
+	sooner(q.nextDrop)
 	return t
 }
 
-// Full says that as much has gathered as is allowed while a batch is under way: the caller should let the commit finish
-// before it steps anything else.
+// Full says that as much has gathered as is allowed: the caller should take a batch, or let the one under way or the
+// pause before the next try finish, before it steps anything else.
 func (q *Queue) Full() bool {
-	return q.underway != nil && (len(q.dirty) >= maxPendingOps || q.dirtyBytes >= maxPendingBytes)
+	n := len(q.dirty) + len(q.regChanges) + len(q.replyPuts) + len(q.replyDrops) + len(q.extra)
+	return !q.broken && (n >= maxPendingOps || q.dirtyBytes >= maxPendingBytes)
 }
 
 // Settled says that nothing waits to be written and no final is on its way.
 func (q *Queue) Settled() bool {
-	return q.underway == nil && (!q.pending() || q.broken) && len(q.sent) == 0
+	return q.broken || q.underway == nil && !q.pending() && len(q.sent) == 0
 }
 
-// Leased is the number of items that processors hold.
-func (q *Queue) Leased() int { return q.stats.Leased }
+// Leased is the number of items that processors hold and whose answers count.
+func (q *Queue) Leased() int {
+	if q.broken {
+		return 0
+	}
+	return q.stats.Leased
+}
 
 // Stats returns the queue's figures.
 func (q *Queue) Stats() Stats {

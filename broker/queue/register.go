@@ -61,6 +61,7 @@ func (r *registration) each(f func(*lease)) {
 type roomList struct {
 	turn []*registration
 	head int
+	live int // entries that tidy left
 }
 
 func (t *roomList) first() *registration {
@@ -94,9 +95,24 @@ func (t *roomList) rotate(r *registration) {
 // offer puts r at the end if it has room and is not in the list.
 func (t *roomList) offer(r *registration) {
 	if !r.queued && r.hasRoom() {
+		if n := len(t.turn) - t.head; n >= 64 && n > 2*t.live {
+			t.tidy()
+		}
 		r.queued = true
 		t.turn = append(t.turn, r)
 	}
+}
+
+// tidy drops who has no room. Behind one that has room and gets no work they would gather without end.
+func (t *roomList) tidy() {
+	live := t.turn[:0]
+	for _, r := range t.turn[t.head:] {
+		if r.queued = r.hasRoom(); r.queued {
+			live = append(live, r)
+		}
+	}
+	clear(t.turn[len(live):])
+	t.turn, t.head, t.live = live, 0, len(live)
 }
 
 // regChange is a registration to be written or removed, and what to say then.
@@ -164,6 +180,9 @@ func (q *Queue) setAbsent(r *registration, absent bool) {
 	if absent {
 		q.absent++
 		r.since = q.now
+		if q.nextDrop.IsZero() {
+			q.nextDrop = q.now.Add(q.opt.RegistrationTTL)
+		}
 	} else {
 		q.absent--
 	}
@@ -179,10 +198,16 @@ func (q *Queue) unregister(e *Unregistered) {
 	})
 }
 
-// removeRegistration takes r out; the work it holds may still be answered.
+// removeRegistration takes r out; the work it holds may still be answered. Its late leases kept slots that no longer
+// matter.
 func (q *Queue) removeRegistration(r *registration) {
 	r.removed = true
 	delete(q.regs, r.subject)
+	r.each(func(l *lease) {
+		if l.it == nil {
+			q.endLate(l)
+		}
+	})
 	if r.absent {
 		q.absent--
 		r.absent = false
@@ -229,8 +254,23 @@ func (q *Queue) presence(e Presence) {
 		q.lose(r)
 	case !e.Present:
 		q.lose(r)
-		if millis(q.now)-r.seen > q.opt.RegistrationTTL.Milliseconds() && q.now.Sub(r.since) > q.opt.RegistrationTTL {
+	}
+}
+
+// dropAbsent removes registrations that have been absent for RegistrationTTL.
+func (q *Queue) dropAbsent() {
+	if q.nextDrop.IsZero() || q.now.Before(q.nextDrop) {
+		return
+	}
+	q.nextDrop = time.Time{}
+	for _, r := range q.regs {
+		if !r.absent {
+			continue
+		}
+		if at := r.since.Add(q.opt.RegistrationTTL); !at.After(q.now) {
 			q.dropRegistration(r)
+		} else if q.nextDrop.IsZero() || at.Before(q.nextDrop) {
+			q.nextDrop = at
 		}
 	}
 }

@@ -45,7 +45,9 @@ func (q *Queue) refuses(e *Sent) *wire.Error {
 	switch {
 	case q.stopping:
 		return wire.Errorf(wire.CodeShuttingDown, "queue %s is shutting down: send the item again when the broker is back", a)
-	case q.down != nil || q.broken:
+	case q.broken:
+		return wire.Errorf(wire.CodeStoreFailed, "queue %s: the disk failed and the broker stops, the item is not stored: send it again when the broker is back", a)
+	case q.down != nil:
 		return q.storeError(q.down)
 	case q.total() >= q.opt.MaxItems:
 		return wire.Errorf(wire.CodeQueueFull, "queue %s holds %d items (%d of them dead letters), the limit max_items: wait until some are processed, or raise it", a, q.total(), q.counts.Dead)
@@ -69,7 +71,7 @@ func (q *Queue) total() int { return q.counts.Ready + q.counts.Delayed + q.count
 func (q *Queue) storeError(err error) *wire.Error {
 	a := q.opt.Address
 	switch {
-	case q.broken || errors.Is(err, store.ErrUnknown):
+	case errors.Is(err, store.ErrUnknown):
 		return wire.Errorf(wire.CodeUnconfirmed, "queue %s: the disk failed while the item was being written, so it may be stored or not: send it again with the same Nats-Msg-Id once the broker is back", a)
 	case errors.Is(err, store.ErrFull):
 		return wire.Errorf(wire.CodeDiskFull, "queue %s: the disk is full, the item is not stored: free some space and send it again", a)
@@ -121,7 +123,11 @@ func (q *Queue) duplicate(e *Sent) bool {
 	var id, hash uint64
 	if first != nil {
 		id, hash = first.id(), replyHash(first.rec.Reply)
-		if e.AcceptedReply != "" && len(first.accepts) < 16 {
+		switch {
+		case e.AcceptedReply == "":
+		case len(first.accepts) == maxAccepts:
+			q.sayTo(e.AcceptedReply, wire.Errorf(wire.CodeBusy, "queue %s: item %s with this Nats-Msg-Id is being written: send it again, more slowly", q.opt.Address, wire.FormatID(first.id())))
+		default:
 			first.accepts = append(first.accepts, e.AcceptedReply)
 			q.touch(first)
 		}
@@ -164,12 +170,8 @@ func (q *Queue) insertFailed(it *item, accepts []string, cause error) {
 		q.settledUnwritten(it)
 		return
 	}
-	if it.rec.MsgID != "" {
-		delete(q.recent, it.rec.MsgID)
-		it.dedupDue = false
-	}
 	err := q.storeError(cause)
-	if it.phase == leased {
+	if it.phase == leased { // its message id stays: if it is answered, it was accepted
 		it.failed, it.err = true, err
 		return
 	}
@@ -197,21 +199,31 @@ func (q *Queue) giveUp(it *item, err *wire.Error) {
 	q.stats.Refused++
 	q.count(it, it.rec.Place.Area, store.Nowhere)
 	it.rec.Place = store.Place{}
-	it.phase = gone
-	for i, a := range it.accepts {
-		if a != it.rec.Reply && i < 16 {
+	it.phase, it.final = gone, nil
+	if it.dedupDue {
+		delete(q.recent, it.rec.MsgID)
+		it.dedupDue = false
+	}
+	q.tell(it, it.accepts, err)
+	it.accepts = nil
+	q.forget(it)
+}
+
+// tell tells those who wait for the accept notice and the reply of an item.
+func (q *Queue) tell(it *item, accepts []string, err *wire.Error) {
+	for _, a := range accepts {
+		if a != it.rec.Reply {
 			q.sayTo(a, err)
 		}
 	}
 	q.sayTo(it.rec.Reply, err)
-	it.accepts = nil
-	q.forget(it)
 }
 
 // stored takes note of a change in what the store can do.
 func (q *Queue) stored(err error) {
 	if errors.Is(err, store.ErrUnknown) {
-		q.broken = true
+		q.breakDown(err, nil)
+		return
 	}
 	q.setDown(err)
 	if err == nil {
@@ -230,5 +242,56 @@ func (q *Queue) setDown(err error) {
 		if !it.written() && it.rec.Place.Area != store.Nowhere && !it.failed {
 			q.insertFailed(it, nil, err)
 		}
+	}
+}
+
+// breakDown ends everything: the outcome of a write is unknown, so nothing more may be said of what was to be written,
+// except that it is so. b is the batch whose outcome it is; nil if that is not known yet or another queue's.
+func (q *Queue) breakDown(err error, b *Batch) {
+	first := !q.broken
+	q.broken, q.down = true, err
+	e := q.storeError(err)
+	if b != nil {
+		for i := range b.changes {
+			c := &b.changes[i]
+			q.leaveOpen(c.it, append(c.accepts, c.it.accepts...), c.prev.Area == store.Nowhere, e)
+		}
+		q.leaveRestOpen(b.regs, b.replies, e)
+	}
+	if !first {
+		return
+	}
+	for _, it := range q.dirty {
+		if !it.inflight && !it.failed && it.phase != replying {
+			q.leaveOpen(it, it.accepts, !it.written(), e)
+		}
+	}
+	for _, it := range q.items {
+		if it.failed {
+			q.leaveOpen(it, it.accepts, true, e)
+		}
+	}
+	q.leaveRestOpen(q.regChanges, q.replyPuts, e)
+}
+
+// leaveOpen tells who waits for word of an item; the reply subject too if its sender knows nothing of it yet.
+func (q *Queue) leaveOpen(it *item, accepts []string, unknown bool, e *wire.Error) {
+	if unknown {
+		q.tell(it, accepts, e)
+		return
+	}
+	for _, a := range accepts {
+		q.sayTo(a, e)
+	}
+}
+
+func (q *Queue) leaveRestOpen(regs []regChange, replies []*reply, e *wire.Error) {
+	for _, r := range replies {
+		for _, a := range r.accepts {
+			q.sayTo(a, e)
+		}
+	}
+	for _, rc := range regs {
+		q.sayTo(rc.reply, e)
 	}
 }

@@ -26,13 +26,14 @@ type reply struct {
 	state   replyState
 	at      time.Time // sent: when
 	again   bool      // it may have been sent by a broker that ended
+	listed  bool      // in q.kept
 	rec     *store.Reply
 	accepts []string
 }
 
 // settle ends an item with its final message; f's subject is empty if nobody wants one.
 func (q *Queue) settle(it *item, f *final) {
-	it.phase = gone
+	it.phase, it.failed = gone, false
 	q.count(it, it.rec.Place.Area, store.Nowhere)
 	it.rec.Place = store.Place{}
 	if f.subject != "" {
@@ -122,8 +123,7 @@ func (q *Queue) keep(r *reply) {
 	if q.keptLive == 0 {
 		q.nextProbe = q.now.Add(probeEvery)
 	}
-	q.kept = append(q.kept, r)
-	q.keptLive++
+	q.list(r)
 	for q.keptLive > q.opt.MaxReplies {
 		if old := q.oldestKept(); old != nil {
 			q.note("a kept reply was dropped: more than max_replies senders are away", old.id, old.subject)
@@ -133,8 +133,18 @@ func (q *Queue) keep(r *reply) {
 	}
 }
 
+// list puts a kept reply in the list. One that was there before and came to be loaded still is.
+func (q *Queue) list(r *reply) {
+	q.keptLive++
+	if !r.listed {
+		r.listed = true
+		q.kept = append(q.kept, r)
+	}
+}
+
 func (q *Queue) oldestKept() *reply {
 	for len(q.kept) > 0 && q.kept[0].state != kept {
+		q.kept[0].listed = false
 		q.kept[0] = nil
 		q.kept = q.kept[1:]
 		q.probeAt = max(0, q.probeAt-1)
@@ -166,8 +176,7 @@ func (q *Queue) restoreReply(h store.ReplyHead) {
 	r := &reply{id: h.ID, subject: h.Subject, expires: h.Expires, again: true}
 	q.replies[r.id] = r
 	r.state = kept
-	q.kept = append(q.kept, r)
-	q.keptLive++
+	q.list(r)
 	q.nextProbe = q.now
 }
 
@@ -202,7 +211,7 @@ func (q *Queue) probe() {
 func (q *Queue) compactKept() {
 	live := q.kept[:0]
 	for _, r := range q.kept {
-		if r.state == kept {
+		if r.listed = r.state == kept; r.listed {
 			live = append(live, r)
 		}
 	}

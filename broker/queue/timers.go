@@ -10,12 +10,14 @@ import (
 // timers does what has become due.
 func (q *Queue) timers() {
 	q.endTimedOut()
+	q.endGrace()
 	q.writeOldLeases()
 	q.readDue()
 	q.flush()
 	q.probe()
 	q.prune()
 	q.retryAbsent()
+	q.dropAbsent()
 }
 
 func (q *Queue) endTimedOut() {
@@ -24,7 +26,9 @@ func (q *Queue) endTimedOut() {
 		if l.it != nil {
 			q.timedOut(l)
 		}
-		if !l.reg.removed {
+		if l.reg.removed {
+			q.endLate(l)
+		} else {
 			l.reg.withheld = true
 		}
 	}
@@ -75,7 +79,7 @@ func (q *Queue) page() {
 	if q.spilled == 0 || q.paging || q.pageWait || room == 0 || q.broken {
 		return
 	}
-	if q.ready.len() >= q.opt.WindowItems/2 || (q.ready.len() > 0 && room < min(pageRecords, q.opt.WindowItems/4)) {
+	if q.ready.len() >= max(1, q.opt.WindowItems/2) || (q.ready.len() > 0 && room < min(pageRecords, q.opt.WindowItems/4)) {
 		return
 	}
 	q.paging = true
@@ -84,6 +88,9 @@ func (q *Queue) page() {
 
 // paged takes in what was read.
 func (q *Queue) paged(e *Paged) {
+	for i := range e.Page.Damaged {
+		q.setAside(&e.Page.Damaged[i])
+	}
 	switch e.Kind {
 	case ReadReady:
 		q.pagedReady(&e.Page)
@@ -91,9 +98,6 @@ func (q *Queue) paged(e *Paged) {
 		q.pagedDue(&e.Page)
 	case ReadExpired:
 		q.pagedExpired(&e.Page)
-	}
-	for i := range e.Page.Damaged {
-		q.setAside(&e.Page.Damaged[i])
 	}
 }
 
@@ -106,11 +110,14 @@ func (q *Queue) pagedReady(p *store.Page) {
 			continue
 		}
 		q.spilled--
-		q.ready.push(q.load(*rec))
+		if it := q.load(*rec); q.expired(it) {
+			q.expire(it)
+		} else {
+			q.ready.push(it)
+		}
 	}
 	for i := range p.Damaged {
 		q.advance(p.Damaged[i].Place.Priority, p.Damaged[i].ID)
-		q.spilled--
 	}
 	q.pageWait = !p.More && q.spilled > 0
 	if q.pageWait && q.underway == nil && len(q.dirty) == 0 {
@@ -141,6 +148,10 @@ func (q *Queue) pagedDue(p *store.Page) {
 			continue
 		}
 		it := q.load(p.Records[i])
+		if q.expired(it) {
+			q.expire(it)
+			continue
+		}
 		q.move(it, readyPlace(it))
 		q.ready.giveBack(it)
 	}
@@ -176,8 +187,16 @@ func (q *Queue) pagedExpired(p *store.Page) {
 	q.expiryBusy = len(p.Records)+len(p.Damaged) > 0
 }
 
-// setAside moves a damaged record out of the way and reports it.
+// setAside moves a damaged record out of the way and reports it. Until that is committed other reads find it as well,
+// and an item that was read while it was whole needs its record no more.
 func (q *Queue) setAside(d *store.Damage) {
+	if q.aside[d.ID] || q.items[d.ID] != nil {
+		return
+	}
+	q.aside[d.ID] = true
+	if d.Place.Area == store.Ready && q.beyond(store.Cursor{Priority: d.Place.Priority, ID: d.ID}) {
+		q.spilled--
+	}
 	q.extra = append(q.extra, store.Op{Kind: store.OpSetAside, ID: d.ID, From: d.Place})
 	q.counts.Damaged++
 	switch d.Place.Area {
