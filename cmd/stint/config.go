@@ -103,6 +103,9 @@ func emptyConfig() *config {
 	}
 }
 
+// defaultAddress is the queue that runs without a configuration.
+const defaultAddress = "work"
+
 // defaultConfig is what runs without a file: one persistent queue.
 func defaultConfig() *config {
 	c := emptyConfig()
@@ -113,7 +116,7 @@ func defaultConfig() *config {
 
 func workQueue() queueConfig {
 	q := defaultQueue(true)
-	q.Address, q.PersistorAddress = "work", "stint"
+	q.Address, q.PersistorAddress = defaultAddress, "stint"
 	return q
 }
 

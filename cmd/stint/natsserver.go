@@ -35,6 +35,20 @@ type embedded struct {
 
 // startNATS runs a NATS server and comes back when clients can connect.
 func startNATS(c *config, log *slog.Logger) (*embedded, error) {
+	e, err := setUpNATS(c, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.listen(); err != nil {
+		e.close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// setUpNATS runs a NATS server that is reached from inside the process only, until it listens. One with routes listens
+// at once, for the server waits with them until it does.
+func setUpNATS(c *config, log *slog.Logger) (*embedded, error) {
 	o, who, err := serverOptions(c, log)
 	if err != nil {
 		return nil, err
@@ -42,6 +56,7 @@ func startNATS(c *config, log *slog.Logger) (*embedded, error) {
 	if err := checkFree(o.Host, o.Port); err != nil {
 		return nil, err
 	}
+	o.DontListen = o.Cluster.Port == 0
 	s, err := server.NewServer(o)
 	if err != nil {
 		return nil, fmt.Errorf("setting up the NATS server: %w", err)
@@ -54,6 +69,14 @@ func startNATS(c *config, log *slog.Logger) (*embedded, error) {
 		return nil, err
 	}
 	return e, nil
+}
+
+// listen lets clients in.
+func (e *embedded) listen() error {
+	if e.opts.DontListen {
+		e.server.AcceptLoop(make(chan struct{})) // which comes back when the listener is there
+	}
+	return e.ready()
 }
 
 // ready waits for the listener. A server that could not have it logs a fatal error and counts as running otherwise.

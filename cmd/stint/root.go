@@ -68,7 +68,8 @@ them, gives each to one processor at a time, gives it to another when that one d
 reply back.
 
 ` + exitCodes,
-		Example: `  stint serve                              run a broker with one persistent queue, work
+		Example: `  stint demo                               see it work
+  stint serve                              run a broker with one persistent queue, work
   stint send work 'hello'                  send an item and print the reply
   stint check --config stint.json          say whether a configuration is valid`,
 		Args:          cobra.ArbitraryArgs,
@@ -81,7 +82,7 @@ reply back.
 			return unknownCommand(cmd, args[0])
 		},
 	}
-	root.AddCommand(newServe(), newCheck(), newSend(), newVersion(), newBench())
+	root.AddCommand(newServe(), newDemo(), newDemoWork(), newCheck(), newSend(), newVersion(), newBench())
 	return root
 }
 

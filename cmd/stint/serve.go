@@ -39,7 +39,7 @@ When it is ready it prints one line on standard output, and nothing else there:
 
   stint ready: nats://127.0.0.1:4222 queues=work
 
-Its log goes to standard error. SIGTERM or SIGINT ends it: no more work is given out, answers to work in hand are taken
+Its log goes to standard error. SIGTERM, SIGINT or SIGHUP ends it: no more work is given out, answers to work in hand are taken
 for drain_timeout, the rest stays in the database, and it exits with 0. A second signal ends it at once with 130.
 
 Relative paths in a configuration are relative to the working directory, not to the file. GOGC and GOMEMLIMIT, if set,
@@ -140,7 +140,7 @@ func serve(ctx context.Context, c *config, stdout io.Writer, log *slog.Logger) e
 func withSignals(ctx context.Context, log *slog.Logger) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP) // a closed terminal is no crash
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -178,10 +178,11 @@ type house struct {
 	log    *slog.Logger
 	url    string
 	server *embedded // nil with an outside server
+	door   *door
 	// beforeCommit is called before each commit of a database; nil, as for serve: nothing is.
 	beforeCommit func()
-	conn   *nats.Conn
-	broker *broker.Broker
+	conn         *nats.Conn
+	broker       *broker.Broker
 }
 
 // start brings everything up in order. After an error stop cleans up what is there.
@@ -202,7 +203,14 @@ func (h *house) start(ctx context.Context) error {
 		DrainTimeout: millis(h.config.DrainTimeout),
 		Logger:       h.log,
 	})
-	return err
+	if err != nil || h.server == nil {
+		return err
+	}
+	if err := h.door.open(); err != nil {
+		return err
+	}
+	h.url = h.server.url()
+	return nil
 }
 
 // connect makes the broker's own connection, to an outside server or to one that it starts.
@@ -212,10 +220,12 @@ func (h *house) connect() (presence, error) {
 		return presence{}, h.connectOutside(options)
 	}
 	var err error
-	if h.server, err = startNATS(h.config, h.log); err != nil {
+	if h.server, err = setUpNATS(h.config, h.log); err != nil {
 		return presence{}, err
 	}
-	h.url = h.server.url()
+	if h.door, err = newDoor(h.server, h.config.addresses()); err != nil {
+		return presence{}, err
+	}
 	if h.conn, err = h.server.connect(options...); err != nil {
 		return presence{}, err
 	}

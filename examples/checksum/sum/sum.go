@@ -53,12 +53,28 @@ func Handle(ctx context.Context, w *processor.Work) ([]byte, error) {
 		return nil, processor.Reject(err)
 	}
 	defer f.Close()
-	h := sha256.New()
-	n, err := io.Copy(h, &interruptible{ctx, f})
+	digits, n, err := digest(&interruptible{ctx, f})
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(Answer{Sum: hex.EncodeToString(h.Sum(nil)), Bytes: n, PID: os.Getpid(), Attempt: w.Attempt})
+	return json.Marshal(Answer{Sum: digits, Bytes: n, PID: os.Getpid(), Attempt: w.Attempt})
+}
+
+// Of is the checksum of a file, computed here.
+func Of(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	digits, _, err := digest(f)
+	return digits, err
+}
+
+func digest(r io.Reader) (digits string, n int64, err error) {
+	h := sha256.New()
+	n, err = io.Copy(h, r)
+	return hex.EncodeToString(h.Sum(nil)), n, err
 }
 
 // interruptible ends a long read when nobody waits for it any more.
