@@ -41,27 +41,52 @@ func (w *writer) enterFull(cause error) {
 	if w.full {
 		return
 	}
-	w.full = true
+	w.full, w.lean = true, false
 	if err := w.reserve.release(); err != nil {
 		w.log.Warn("the reserve could not be given up", "path", w.reserve.path, "error", err)
 	}
-	w.regain = time.NewTicker(w.opts.limits.regainEvery)
+	if w.regain == nil {
+		w.regain = time.NewTicker(w.opts.limits.regainEvery)
+	}
 	w.log.Error("the disk is full; no new items are taken until there is space", "path", w.db.path, "error", cause)
 	w.opts.Health(store.ErrFull)
 }
 
-// tryRegain looks whether there is space again.
+// tryRegain looks whether there is space again: on the disk, or inside the file, whose pages are free once their items
+// are finished. In the second case the writer goes on without a reserve (lean), and goes on looking.
 func (w *writer) tryRegain() {
-	if err := w.reserve.regain(); err != nil {
-		if !isNoSpace(err) {
-			w.log.Warn("the reserve could not be made again", "path", w.reserve.path, "error", err)
-		}
+	err := w.reserve.regain()
+	switch {
+	case err == nil:
+		w.lean = false
+		w.stopRegain()
+	case !isNoSpace(err):
+		w.log.Warn("the reserve could not be made again", "path", w.reserve.path, "error", err)
 		return
+	case !w.full || w.freeInside() < w.reserve.size+w.reserve.slack():
+		return
+	default:
+		w.lean = true
 	}
-	w.full = false
-	w.stopRegain()
-	w.log.Info("there is space on the disk again", "path", w.db.path)
-	w.opts.Health(nil)
+	if w.full {
+		w.full = false
+		w.log.Info("there is space again", "path", w.db.path, "inside_the_file", w.lean)
+		w.opts.Health(nil)
+	}
+}
+
+// freeInside is the space of the file's free pages, in bytes.
+func (w *writer) freeInside() int64 {
+	s := w.db.handle.Stats()
+	return int64(s.FreePageN+s.PendingPageN) * int64(w.db.handle.Info().PageSize)
+}
+
+// checkLean counts the disk as full again when, without a reserve, the room inside the file that stands in for it has
+// been used up.
+func (w *writer) checkLean() {
+	if w.lean && w.freeInside() < w.reserve.size {
+		w.enterFull(fmt.Errorf("%w: %d bytes are left inside the file", store.ErrFull, w.freeInside()))
+	}
 }
 
 func (w *writer) stopRegain() {

@@ -19,7 +19,6 @@ import (
 // upper levels, which hold the queues and their small buckets and are few; and all of it only if its free pages are not
 // listed, since bbolt reads all of it then anyway. Files list them unless the process was killed while the list was long.
 //
-//
 // The layout below is that of bbolt's file format, version 2, in the byte order of the machine.
 const (
 	pageHead    = 16 // id 8, flags 2, count 2, overflow 4

@@ -27,7 +27,8 @@ type writer struct {
 	txn    txn
 	joined []request    // of the transaction that is being made
 	full   bool         // no room: new items are refused
-	regain *time.Ticker // runs only while full
+	lean   bool         // there is no reserve, but room inside the file
+	regain *time.Ticker // runs only while full or lean
 	failed error        // nothing is written any more
 	wedged bool         // bbolt panicked and holds its own locks
 	lastTx int          // id of the transaction that was last committed, or tried, on this handle
@@ -125,6 +126,7 @@ func (w *writer) gather(first request) []request {
 // commit writes the requests and tells each its outcome.
 func (w *writer) commit(reqs []request) {
 	defer func() { clear(w.joined) }()
+	w.checkLean()
 	if w.full {
 		reqs = refuseNew(reqs, store.ErrFull)
 	}
