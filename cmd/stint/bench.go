@@ -52,8 +52,9 @@ and a new database, and prints medians and ratios. The peers:
   drain      items are put there first, then the processors start; from the first reply to the last
 
 With --backlog N, N items are put there first, too. Then the processors take from the head while the sender adds at the
-tail, from the first reply on, never more than a window ahead of what is completed meanwhile, and it ends when as many are
-completed as were added. Where processors are faster than the sender, that many fewer than N wait at the end.
+tail. The sender is never more than a window ahead of what is completed meanwhile, and it gives the processors credit for
+answers as it adds, so that they are never further ahead of it than a handful for each: the backlog keeps its length, and
+completed/s and accepted/s are one flow. It is measured from the first reply until as many are completed as were added.
 
 With --slow-sync there are also rounds of stint in which each fsync takes that much longer.
 
