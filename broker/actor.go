@@ -318,24 +318,20 @@ func (a *actor) offer(ev queue.Event) bool {
 	}
 }
 
-// post gives a small event to the actor and waits for room; false: the actor has ended.
-func (a *actor) post(ev queue.Event) bool {
+// post gives a small event to the actor and waits for room, unless the actor has ended.
+func (a *actor) post(ev queue.Event) {
 	select {
 	case a.mail <- ev:
-		return true
 	case <-a.done:
-		return false
 	}
 }
 
-// ask runs f between two rounds and waits for it; false: the actor has ended.
-func (a *actor) ask(f func()) bool {
+// ask runs f between two rounds and waits for it. Once the actor has ended f is not run.
+func (a *actor) ask(f func()) {
 	ran := make(chan struct{})
 	select {
 	case a.asks <- func() { f(); close(ran) }:
 		<-ran
-		return true
 	case <-a.done:
-		return false
 	}
 }

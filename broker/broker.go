@@ -327,7 +327,7 @@ func (b *Broker) Stop(ctx context.Context) error {
 	defer cancelLast()
 	b.wait(last, (*queue.Queue).Settled)
 	for _, s := range b.subs {
-		s.Unsubscribe() //nolint:errcheck // a closed connection has no subscriptions left
+		s.Unsubscribe() // a closed connection has none left
 	}
 	<-b.stopWatch()
 	return b.close()

@@ -103,8 +103,10 @@ func TestRefusals(t *testing.T) {
 
 func TestBadRegistrations(t *testing.T) {
 	each(t, func(t *testing.T, h *house, nc *nats.Conn) {
-		for _, body := range []string{"", "x", "[]", "{}", `{"processor":""}`, `{"processor":7}`, `{"processor":"a.*"}`,
-			`{"processor":"$SYS.x"}`, `{"processor":"` + address + `"}`, `{"processor":"p","capacity":0}`} {
+		for _, body := range []string{
+			"", "x", "[]", "{}", `{"processor":""}`, `{"processor":7}`, `{"processor":"a.*"}`,
+			`{"processor":"$SYS.x"}`, `{"processor":"` + address + `"}`, `{"processor":"p","capacity":0}`,
+		} {
 			for _, op := range []string{wire.RegisterSubject(address), wire.UnregisterSubject(address)} {
 				m, err := nc.Request(op, []byte(body), wait)
 				ok(t, err)

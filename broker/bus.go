@@ -29,13 +29,12 @@ const (
 // bus is the broker's side of NATS: it turns what arrives into events and what the rules say into what is published.
 // All fields are set before the first subscription and not changed afterwards.
 type bus struct {
-	nc       *nats.Conn
-	log      *slog.Logger
-	listens  func(subject string) bool // nil: an outside server
-	own      *wire.Own
-	maxBytes int64 // the server's max_payload
-	asking   chan struct{}
-	ctx      context.Context // ends when the broker stops
+	nc      *nats.Conn
+	log     *slog.Logger
+	listens func(subject string) bool // nil: an outside server
+	own     *wire.Own
+	asking  chan struct{}
+	ctx     context.Context // ends when the broker stops
 }
 
 // ConnOptions are the options that the broker's connection needs: it never gives up reconnecting and reports what goes
@@ -343,7 +342,7 @@ func (b *bus) traced(subject string) bool {
 	if err != nil {
 		return true
 	}
-	defer sub.Unsubscribe() //nolint:errcheck // the inbox is never used again
+	defer sub.Unsubscribe()
 	b.send(subject, "", wire.Header{"Nats-Trace-Dest": {inbox}, "Nats-Trace-Only": {"true"}}, nil)
 	ctx, cancel := context.WithTimeout(b.ctx, askTimeout)
 	defer cancel()

@@ -130,20 +130,34 @@ func TestPartsFlip(t *testing.T) {
 		key, value []byte
 		decode     func(key, value []byte) error
 	}{
-		"reply": {id, appendReply(nil, id, &store.Reply{Subject: "s", Header: map[string][]string{"a": {"b"}}, Body: []byte("x")}),
-			func(k, v []byte) error { _, err := decodeReply(k, v); return err }},
-		"lease": {id, appendLease(nil, id, &store.Lease{Attempt: 300, Processor: "p", Timeout: 4}),
-			func(k, v []byte) error { _, err := decodeLease(k, v); return err }},
-		"registration": {[]byte("proc"), appendRegistration(nil, &store.Registration{Processor: "proc", Capacity: 3, Seen: 9}),
-			func(k, v []byte) error { _, err := decodeRegistration(k, v); return err }},
-		"dedup": {[]byte("m-1"), appendDedup(nil, &store.Dedup{MsgID: "m-1", ID: 9, Expires: 5, ReplyHash: 3}),
-			func(k, v []byte) error { _, err := decodeDedup(k, v); return err }},
-		"expiry": {when, appendPlace(nil, when, store.Place{Area: store.Ready, Priority: 3}),
-			func(k, v []byte) error { _, err := decodePlace(k, v); return err }},
-		"counts": {nil, appendCounts(nil, &store.Counts{Ready: 5, Bytes: 70}),
-			func(_, v []byte) error { _, err := decodeCounts(v); return err }},
-		"meta": {epochKey, appendMeta(nil, epochKey, 12),
-			func(k, v []byte) error { _, err := decodeMeta(k, v); return err }},
+		"reply": {
+			id, appendReply(nil, id, &store.Reply{Subject: "s", Header: map[string][]string{"a": {"b"}}, Body: []byte("x")}),
+			func(k, v []byte) error { _, err := decodeReply(k, v); return err },
+		},
+		"lease": {
+			id, appendLease(nil, id, &store.Lease{Attempt: 300, Processor: "p", Timeout: 4}),
+			func(k, v []byte) error { _, err := decodeLease(k, v); return err },
+		},
+		"registration": {
+			[]byte("proc"), appendRegistration(nil, &store.Registration{Processor: "proc", Capacity: 3, Seen: 9}),
+			func(k, v []byte) error { _, err := decodeRegistration(k, v); return err },
+		},
+		"dedup": {
+			[]byte("m-1"), appendDedup(nil, &store.Dedup{MsgID: "m-1", ID: 9, Expires: 5, ReplyHash: 3}),
+			func(k, v []byte) error { _, err := decodeDedup(k, v); return err },
+		},
+		"expiry": {
+			when, appendPlace(nil, when, store.Place{Area: store.Ready, Priority: 3}),
+			func(k, v []byte) error { _, err := decodePlace(k, v); return err },
+		},
+		"counts": {
+			nil, appendCounts(nil, &store.Counts{Ready: 5, Bytes: 70}),
+			func(_, v []byte) error { _, err := decodeCounts(v); return err },
+		},
+		"meta": {
+			epochKey, appendMeta(nil, epochKey, 12),
+			func(k, v []byte) error { _, err := decodeMeta(k, v); return err },
+		},
 	} {
 		if err := c.decode(c.key, c.value); err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -83,14 +83,6 @@ func keyTime(k []byte) int64 { return int64(binary.BigEndian.Uint64(k) ^ 1<<63) 
 
 func keyID(k []byte) uint64 { return binary.BigEndian.Uint64(k) }
 
-// splitTimeKey takes a time and an id from a key; false: it is not such a key.
-func splitTimeKey(k []byte) (ms int64, id uint64, ok bool) {
-	if len(k) != 16 {
-		return 0, 0, false
-	}
-	return keyTime(k), keyID(k[8:]), true
-}
-
 // splitPlaceKey takes the place and the id from the key of an item in that part; false: it is not such a key.
 func splitPlaceKey(in kind, k []byte) (p store.Place, id uint64, ok bool) {
 	p.Area = store.Area(in)

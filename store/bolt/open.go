@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"stint/internal/defect"
 	"stint/store"
@@ -237,7 +238,7 @@ func openMapped(path string, o *bbolt.Options) (*bbolt.DB, error) {
 func explain(path string, err error) error {
 	var pe *os.PathError
 	switch {
-	case errors.Is(err, bbolt.ErrTimeout):
+	case errors.Is(err, bolterrors.ErrTimeout):
 		return fmt.Errorf("%w: %s; stop the other process, or give this one another directory", store.ErrLocked, path)
 	case errors.As(err, &pe), cannotMap(err):
 		return fmt.Errorf("open %s: %w", path, err)

@@ -26,7 +26,7 @@ func takeLock(path string, timeout time.Duration) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the lock file: %w", err)
 	}
-	for deadline := time.Now().Add(timeout); ; time.Sleep(lockPoll) {
+	for deadline := time.Now().Add(timeout); ; time.Sleep(lockPoll) { //nolint:forbidigo // another process lets go of a lock without a word
 		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			return f, nil
