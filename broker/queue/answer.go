@@ -197,10 +197,12 @@ func (q *Queue) giveBack(it *item) {
 	}
 }
 
+// nak gives the item out again. Its marks tell how often it came back without an outcome, as they outlive its stay in
+// memory.
 func (q *Queue) nak(it *item, delay time.Duration) {
-	it.naks++
-	if delay == 0 && it.naks > freeNaks {
-		delay = min(time.Second, 10*time.Millisecond<<min(it.naks-freeNaks, 10))
+	back := int(it.rec.Deliveries) - int(it.rec.Attempts) - int(it.rec.Deaths)
+	if delay == 0 && back > freeNaks {
+		delay = min(time.Second, 10*time.Millisecond<<min(back-freeNaks, 10))
 	}
 	q.again(it, delay)
 }

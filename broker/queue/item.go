@@ -39,7 +39,6 @@ type item struct {
 	accepts []string // who waits for the accept notice
 	replyTo string   // where replies go now: a conversation may have moved it
 	lease   *lease
-	naks    int
 	final   *final
 	err     *wire.Error // failed: what to tell the sender
 }

@@ -254,7 +254,7 @@ func (q *Queue) breakDown(err error, b *Batch) {
 	if b != nil {
 		for i := range b.changes {
 			c := &b.changes[i]
-			q.leaveOpen(c.it, append(c.accepts, c.it.accepts...), c.prev.Area == store.Nowhere, e)
+			q.leaveOpen(c.it, append(c.accepts, c.it.accepts...), c.put || c.dedup, e)
 		}
 		q.leaveRestOpen(b.regs, b.replies, e)
 	}
@@ -262,7 +262,8 @@ func (q *Queue) breakDown(err error, b *Batch) {
 		return
 	}
 	for _, it := range q.dirty {
-		if !it.inflight && !it.failed && it.phase != replying {
+		done := it.phase == gone && it.final == nil && len(it.accepts) == 0
+		if !it.inflight && !it.failed && it.phase != replying && !done {
 			q.leaveOpen(it, it.accepts, !it.written(), e)
 		}
 	}
