@@ -383,6 +383,7 @@ func FuzzDecodeConfig(f *testing.F) {
 	f.Add([]byte(`{"address": "test.orderQueue", "process_timeout": 5, "persistor_address": "p", "collection": "c"}`))
 	f.Add([]byte(`{"queues": [{"address": "a"}, {"address": "b", "backoff": {"base": 600000, "jitter": -0.0}}]}`))
 	f.Add([]byte(`{"nats": {"url": "nats://u:p@h:1,tls://i"}, "persistors": {"a/b": {"file": ""}}}`))
+	f.Add([]byte(`{"nats": {"url": "nats://u:p@h:1,tls://i"}}`))
 	f.Add([]byte(`{"":{"":[{"":null}]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := decodeConfig("c.json", data)

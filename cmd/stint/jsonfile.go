@@ -339,7 +339,7 @@ func (o *object) fraction(key string, dst *float64) {
 		o.refuse(key, allowed, v)
 		return
 	}
-	*dst = f + 0 // -0 is 0
+	*dst = f
 }
 
 // texts takes a list of strings, each of which check accepts.

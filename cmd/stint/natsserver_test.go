@@ -325,8 +325,9 @@ func TestServerWarnsOfItsOwnLogFile(t *testing.T) {
 
 func TestServerRefusesReload(t *testing.T) {
 	e := mustStart(t, serverFile(t, `authorization { user: u, password: p }`))
-	if err := e.server.Reload(); err == nil {
-		t.Error("a reload would drop the broker's user")
+	// Other errors depend on what has changed in the file.
+	if err := e.server.Reload(); err == nil || !strings.Contains(err.Error(), "only reload config when a file is provided") {
+		t.Errorf("a reload would drop the broker's user: %v", err)
 	}
 	if e.server.NumClients() != 0 || e.opts.Port == server.DEFAULT_PORT {
 		t.Error("not the server that was asked for")

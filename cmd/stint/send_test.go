@@ -29,7 +29,7 @@ func fakeBroker(t *testing.T, answer func(nc *nats.Conn, m *nats.Msg)) (url stri
 func runSend(t *testing.T, url string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code = run(t.Context(), append([]string{"send", "orders", "hi", "--server", url}, args...), nil, &out, &errs)
+	code = run(t.Context(), append([]string{"send", "orders", "hi", "--server", url, "--timeout", "10s"}, args...), nil, &out, &errs)
 	return code, out.String(), errs.String()
 }
 
@@ -86,6 +86,11 @@ func TestSendTellsErrorsFromReplies(t *testing.T) {
 			"a processor's own words, which only look like an error",
 			func(_ *nats.Conn, m *nats.Msg) { _ = m.Respond(e.Body()) },
 			0, string(e.Body()), "",
+		},
+		{
+			"a processor's own words, which only look like a notice",
+			func(_ *nats.Conn, m *nats.Msg) { _ = m.Respond(wire.Accepted(7, false)) },
+			0, string(wire.Accepted(7, false)), "",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
