@@ -33,6 +33,7 @@ type actor struct {
 	commits chan error       // from the engine: the result of the batch under way, so one place is enough
 	health  chan error       // from the broker: changes in the store's health
 	watch   chan struct{}    // from the broker: look at the processors' subscriptions
+	holds   atomic.Bool      // for the broker: processors hold work or are absent, so watching them matters
 	asks    chan func()      // from the broker: run this between two rounds
 	quit    chan struct{}    // closed to end the loop
 	done    chan struct{}    // closed when the loop has ended
@@ -60,6 +61,9 @@ func (a *actor) run() {
 	a.step(queue.Tick{})
 	for {
 		a.finish()
+		if h := a.q.Holding(); h != a.holds.Load() {
+			a.holds.Store(h)
+		}
 		mail := a.mail
 		if a.q.Full() {
 			mail = nil

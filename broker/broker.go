@@ -258,6 +258,9 @@ func (b *Broker) watchProcessors() {
 		case <-b.ctx.Done():
 			return
 		}
+		if !slices.ContainsFunc(b.actors, func(a *actor) bool { return a.holds.Load() }) {
+			continue
+		}
 		now := time.Now()
 		changes := last
 		if b.opt.Changes != nil {
@@ -268,6 +271,9 @@ func (b *Broker) watchProcessors() {
 		}
 		last, checked = changes, now
 		for _, a := range b.actors {
+			if !a.holds.Load() {
+				continue
+			}
 			select {
 			case a.watch <- struct{}{}:
 			default:

@@ -136,6 +136,9 @@ type Queue struct {
 	extra      []store.Op
 	aside      map[uint64]bool // damaged records that extra or the batch under way sets aside
 	underway   *Batch
+	// spareOps and spareChanges are the memory of an earlier batch.
+	spareOps     []store.Op
+	spareChanges []change
 	retryAt    time.Time
 
 	down     error // the store does not take items
@@ -324,6 +327,11 @@ func (q *Queue) Stats() Stats {
 	}
 	s.InMemory, s.BytesInMemory = len(q.items), q.memBytes
 	return s
+}
+
+// Holding says that Holders has somebody to name.
+func (q *Queue) Holding() bool {
+	return q.absent > 0 || q.stats.Leased > 0 || len(q.late) > 0 || len(q.leaving) > 0
 }
 
 // Holders calls f with each processor that is absent or holds work.
