@@ -72,8 +72,11 @@ func (b *bus) InProcessConn() (net.Conn, error) {
 	return b.srv.InProcessConn()
 }
 
-func (b *bus) connect() *nats.Conn {
-	nc, err := nats.Connect("", nats.InProcessServer(b), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond),
+func (b *bus) connect() *nats.Conn { return b.connectEvery(100 * time.Millisecond) }
+
+// connectEvery connects, and again at that interval when the server is down.
+func (b *bus) connectEvery(wait time.Duration) *nats.Conn {
+	nc, err := nats.Connect("", nats.InProcessServer(b), nats.MaxReconnects(-1), nats.ReconnectWait(wait),
 		nats.ReconnectJitter(0, 0), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		b.t.Fatal(err)

@@ -1,7 +1,7 @@
 // Command checksum computes the SHA-256 of every file below a directory through a Stint queue.
 //
-//	checksum work [--server URL] [--queue ADDRESS] [--capacity N] [--delay D]
-//	checksum send [--server URL] [--queue ADDRESS] DIRECTORY
+//	checksum work [--server URL] [--address ADDRESS] [--capacity N] [--delay D]
+//	checksum send [--server URL] [--address ADDRESS] DIRECTORY
 //
 // send prints what sha256sum would print for the files, sorted by path; a summary goes to standard error.
 package main
@@ -42,7 +42,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	fl := flag.NewFlagSet("checksum "+args[0], flag.ContinueOnError)
 	fl.SetOutput(stderr)
 	server := fl.String("server", nats.DefaultURL, "the broker's NATS `URL`")
-	queue := fl.String("queue", "work", "the queue's `ADDRESS`")
+	address := fl.String("address", "work", "the queue's `ADDRESS`")
 	capacity := fl.Int("capacity", 4, "work: how many files at once")
 	delay := fl.Duration("delay", 0, "work: wait this long before each file, to have time to watch")
 	window := fl.Int("window", 256, "send: how many files may be unfinished at once")
@@ -56,9 +56,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	defer nc.Close()
 	switch {
 	case args[0] == "work" && fl.NArg() == 0:
-		return processor.Run(ctx, nc, processor.Options{Address: *queue, Capacity: *capacity}, slowed(sum.Handle, *delay))
+		return processor.Run(ctx, nc, processor.Options{Address: *address, Capacity: *capacity}, slowed(sum.Handle, *delay))
 	case args[0] == "send" && fl.NArg() == 1:
-		return send(ctx, nc, fl.Arg(0), sum.Options{Address: *queue, Window: *window}, stdout, stderr)
+		return send(ctx, nc, fl.Arg(0), sum.Options{Address: *address, Window: *window}, stdout, stderr)
 	}
 	return errUsage
 }

@@ -230,6 +230,60 @@ func TestExpiryDamaged(t *testing.T) {
 	}
 }
 
+// TestDueDamaged: a time that was damaged to one far away hides nothing of what stands behind it.
+func TestDueDamaged(t *testing.T) {
+	dir := t.TempDir()
+	q := storetest.Queue(t, mustOpen(t, dir, small), "q")
+	first, second := storetest.Delayed(1, 1000, "first"), storetest.Delayed(2, 1001, "second")
+	storetest.Commit(t, q, storetest.Put(first), storetest.Put(second))
+	patch(t, dbPath(dir), stored(first), flipped(stored(first), 8*1)) // the key: a later due time
+	if snap := storetest.Load(t, q); snap.NextDue != 1001 {
+		t.Errorf("next due %d", snap.NextDue)
+	}
+	p, err := q.Due(2000, page1)
+	if err != nil || len(p.Damaged) != 1 || len(p.Records) != 1 || p.Records[0].ID != 2 || p.Next != 0 {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	// With nothing else in the index, what is damaged is due at once, or it would never be found.
+	storetest.Commit(t, q, storetest.Delete(second))
+	if snap := storetest.Load(t, q); snap.NextDue == 0 || snap.NextDue > 2000 {
+		t.Errorf("next due %d", snap.NextDue)
+	}
+}
+
+// TestDedupDamaged: a message id that is seen again after its entry was damaged is remembered for its new time.
+func TestDedupDamaged(t *testing.T) {
+	dir := t.TempDir()
+	db := mustOpen(t, dir, small)
+	q := storetest.Queue(t, db, "q")
+	put := func(d store.Dedup) store.Op { return store.Op{Kind: store.OpPutDedup, Dedup: d} }
+	old := store.Dedup{MsgID: "remember-this", ID: 9, Expires: 5, ReplyHash: 1234567890}
+	again := store.Dedup{MsgID: "remember-this", ID: 10, Expires: 50}
+	storetest.Commit(t, q, put(old))
+	patch(t, dbPath(dir), appendDedup(nil, &old), flipped(appendDedup(nil, &old), 50))
+	storetest.Commit(t, q, put(again))
+	storetest.Commit(t, q, store.Op{Kind: store.OpPruneDedup, Expires: 20})
+	if d, ok, err := q.Dedup("remember-this"); !ok || err != nil || d != again {
+		t.Errorf("%+v %v %v", d, ok, err)
+	}
+	later := again
+	later.Expires = 60
+	storetest.Commit(t, q, put(later), put(again))
+	if n := keysIn(db, kindPrune); n != 1 {
+		t.Errorf("%d entries for one message id", n)
+	}
+}
+
+func keysIn(db *DB, k kind) (n int) {
+	db.handle.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket([]byte("queue/q")).Bucket(bucketNames[k]).ForEach(func(_, _ []byte) error {
+			n++
+			return nil
+		})
+	})
+	return n
+}
+
 // TestCountsDamaged: counters that are damaged are counted anew, by Load and by the next batch.
 func TestCountsDamaged(t *testing.T) {
 	for _, first := range []string{"load", "batch"} {

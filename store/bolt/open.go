@@ -194,7 +194,7 @@ func openHandle(path string, opts Options) (h *bbolt.DB, err error) {
 			if h != nil {
 				_ = h.Close() // nothing was written
 			} else if file != nil {
-				_ = file.Close() // bbolt does not when it panics; closing twice is harmless
+				letGo(file) // bbolt does not when it panics
 			}
 			h = nil
 		}

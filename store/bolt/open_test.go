@@ -193,6 +193,11 @@ func TestNotOurs(t *testing.T) {
 			mustOpen(t, dir, small).Close()
 			edit(t, dir, func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Delete(epochKey) })
 		},
+		"list of free pages": func(t *testing.T, dir string) {
+			mustOpen(t, dir, small).Close()
+			m := meta(t, dir)
+			poke(t, dbPath(dir), int64(m.freelist)*int64(m.pageSize)+8, "\xff\xff")
+		},
 		"cut": func(t *testing.T, dir string) {
 			db := mustOpen(t, dir, small)
 			putMany(storetest.Queue(t, db, "q"), 200)
@@ -205,12 +210,55 @@ func TestNotOurs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			make(t, dir)
-			_, err := Open(dbPath(dir), small)
-			if !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), dbPath(dir)) {
-				t.Errorf("open: %v", err)
+			for range 2 { // what was refused is let go of
+				_, err := Open(dbPath(dir), small)
+				if !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), dbPath(dir)) {
+					t.Errorf("open: %v", err)
+				}
 			}
 		})
 	}
+}
+
+// TestCut: a file that lost its end is refused wherever it was cut.
+func TestCut(t *testing.T) {
+	dir := t.TempDir()
+	db := mustOpen(t, dir, small)
+	if id, err := putMany(storetest.Queue(t, db, "q"), 60); err != nil {
+		t.Fatalf("item %d: %v", id, err)
+	}
+	db.Close()
+	image, err := os.ReadFile(dbPath(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := meta(t, dir)
+	for pages := int(m.pages) - 1; pages > 1; pages-- {
+		write(t, dir, image[:pages*m.pageSize])
+		if _, err := Open(dbPath(dir), small); !errors.Is(err, store.ErrCorrupt) {
+			t.Errorf("cut to %d of %d pages: %v", pages, m.pages, err)
+		}
+	}
+	write(t, dir, image[:int(m.pages)*m.pageSize])
+	mustOpen(t, dir, small)
+}
+
+// TestLockFile: the lock is held by the file of its own, without bbolt's.
+func TestLockFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	first, err := takeLock(path, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := takeLock(path, 0); !errors.Is(err, store.ErrLocked) {
+		t.Errorf("the second time: %v", err)
+	}
+	first.Close()
+	second, err := takeLock(path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Close()
 }
 
 func write(t *testing.T, dir string, data []byte) {

@@ -43,6 +43,15 @@ func takeLock(path string, timeout time.Duration) (*os.File, error) {
 	}
 }
 
+// letGo unlocks and closes a file of bbolt's that may still be mapped: the map alone would keep the lock. If bbolt has closed
+// it, nothing happens.
+func letGo(f *os.File) {
+	if c, err := f.SyscallConn(); err == nil {
+		_ = c.Control(func(fd uintptr) { _ = syscall.Flock(int(fd), syscall.LOCK_UN) })
+	}
+	_ = f.Close()
+}
+
 // syncDir makes the names in a directory durable.
 func syncDir(dir string) error {
 	if defect.NoSync {

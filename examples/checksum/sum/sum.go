@@ -247,6 +247,12 @@ func (s *sender) sendAgain() error {
 	return nil
 }
 
+// passes are the refusals that may not be there at the next try.
+var passes = map[wire.Code]bool{
+	wire.CodeBusy: true, wire.CodeQueueFull: true, wire.CodeDiskFull: true, wire.CodeStoreFailed: true,
+	wire.CodeShuttingDown: true, wire.CodeUnconfirmed: true,
+}
+
 // take deals with an accept notice, a refusal or a reply.
 func (s *sender) take(m *nats.Msg) {
 	kind, n, _ := strings.Cut(strings.TrimPrefix(m.Subject, s.run+"."), ".")
@@ -255,16 +261,20 @@ func (s *sender) take(m *nats.Msg) {
 	if err != nil || it == nil {
 		return // again, what was known
 	}
+	if m.Header.Get("Status") != "" {
+		return // from NATS: nobody serves the queue at the moment; it is sent again
+	}
 	st, isStatus := wire.ParseStatus(m.Data)
+	refused := isStatus && st.Status == "error"
 	switch {
 	case kind == "accepted" && isStatus && st.Status == "accepted":
 		s.accepted(it)
-	case kind == "accepted":
-		// Refused: it is sent again after a while, until the broker takes it.
-	case isStatus && st.Status == "error" && m.Header.Get(wire.HeaderError) != "" && !it.accepted && st.Code != string(wire.CodeDead):
-		// The same refusal at the reply subject.
-	case isStatus && st.Status == "error":
+	case refused && !it.accepted && passes[wire.Code(st.Code)]:
+		// It is sent again after a while, until the broker takes it.
+	case refused:
 		s.finish(i, it, Answer{}, st.Message)
+	case kind == "accepted":
+		// No notice that we know.
 	default:
 		var a Answer
 		if err := json.Unmarshal(m.Data, &a); err != nil {
@@ -286,13 +296,13 @@ func (s *sender) accepted(it *open) {
 }
 
 func (s *sender) finish(i int, it *open, a Answer, problem string) {
-	s.accepted(it)
 	delete(s.open, i)
 	if problem != "" {
 		s.res.Failed++
 		s.res.Errors[s.files[i]] = problem
 		return
 	}
+	s.accepted(it)
 	s.res.Answered++
 	s.res.Bytes += a.Bytes
 	s.res.By[a.PID]++

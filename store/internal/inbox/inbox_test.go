@@ -40,6 +40,28 @@ func TestNothingIsLost(t *testing.T) {
 	}
 }
 
+// TestCloseWaits: who is within Put when the inbox is closed still gets in.
+func TestCloseWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := New[int](1)
+		in.Put(1)
+		took, closed := false, false
+		go func() { took = in.Put(2) }()
+		synctest.Wait()
+		go func() {
+			in.Close()
+			closed = true
+		}()
+		for range 2 {
+			<-in.C()
+			synctest.Wait()
+		}
+		if _, more := <-in.C(); more || !took || !closed {
+			t.Errorf("more %v, took %v, closed %v", more, took, closed)
+		}
+	})
+}
+
 func TestRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := New[int](2)
