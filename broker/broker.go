@@ -22,6 +22,8 @@ const (
 	// often processors are checked without one (a count can stay the same while one leaves and another comes).
 	watchEvery  = 5 * time.Millisecond
 	watchAnyway = 100 * time.Millisecond
+	// lastWrites bounds the wait for what is written and said when all work in hand is answered or given up.
+	lastWrites = 5 * time.Second
 	// payloadSlack is what NATS' max_payload must leave beside an item for headers that the broker adds.
 	payloadSlack = 4096
 )
@@ -329,7 +331,7 @@ func (b *Broker) Stop(ctx context.Context) error {
 	for _, a := range b.actors {
 		a.ask(func() { a.step(queue.Leave{}) })
 	}
-	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), lastWrites)
 	defer cancelLast()
 	b.wait(last, (*queue.Queue).Settled)
 	for _, s := range b.subs {

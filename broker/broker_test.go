@@ -272,3 +272,32 @@ func TestDrainRefusesAndFinishes(t *testing.T) {
 		ok(t, <-stopped)
 	})
 }
+
+// A queue in memory ends with the broker; nobody is left waiting for it.
+func TestStopTellsSendersOfAQueueInMemory(t *testing.T) {
+	q := inMemory(address)
+	q.WindowItems = 10
+	h := newHouse(t, q).start()
+	defer h.stop()
+	h.opt.DrainTimeout = time.Millisecond
+	h.restartBroker()
+	nc := h.connect()
+	defer nc.Close()
+	register(t, nc, "p1", 1)
+	work := listen(t, nc, "p1")
+	replies := listen(t, nc, "replies.*")
+	for i := range 100 {
+		send(t, nc, fmt.Sprintf("replies.%d", i), "x")
+	}
+	ok(t, next(t, work).Respond([]byte("-NAK {\"delay\":60000000000}")))
+	next(t, work)
+	ok(t, h.stopBroker())
+	told := map[string]bool{}
+	for range 100 {
+		r := next(t, replies)
+		if told[r.Subject] || !isCode(r, wire.CodeUnavailable) {
+			t.Errorf("%s hears %q", r.Subject, r.Data)
+		}
+		told[r.Subject] = true
+	}
+}

@@ -59,6 +59,23 @@ func TestTheReplyLeavesTheDiskOnceTheServerHasHadIt20Milliseconds(t *testing.T) 
 	}
 }
 
+func TestOnlyRepliesThatTheServerHasLeaveTheDisk(t *testing.T) {
+	w := testWorld(t, Config{})
+	w.register("p1", 2)
+	w.send("s1")
+	w.send("s2")
+	w.answer("s1", 1, "done")
+	w.auto = false
+	w.advance(settleDelay)
+	w.answer("s2", 1, "done")
+	w.commit(nil)
+	w.auto = true
+	w.do(Flushed{Token: w.flush})
+	if _, stays := w.m.replies[w.id("s2")]; !stays || len(w.m.replies) != 1 {
+		t.Errorf("on record are %v", w.m.replies)
+	}
+}
+
 func TestWorkingStartsTheDeadlineAnew(t *testing.T) {
 	w := atWork(t, Config{ProcessTimeout: time.Second})
 	w.register("p2", 1)
@@ -175,10 +192,13 @@ func TestASenderMaySetTheAttempts(t *testing.T) {
 func TestProgressGoesToASenderThatAskedForIt(t *testing.T) {
 	progress := wire.Header{wire.HeaderProgress: {"true"}}
 	w := atWork(t, Config{ProcessTimeout: time.Second}, func(e *Sent) { e.Progress = true })
+	w.register("p2", 1)
 	w.advance(600 * time.Millisecond)
 	w.do(w.answered("s1", 1, "half", progress, ""))
-	w.advance(600 * time.Millisecond)
-	w.want("r.s1: half")
+	w.advance(999 * time.Millisecond)
+	w.want("reg.p2: ok", "r.s1: half")
+	w.advance(time.Millisecond)
+	w.want("p2: work s1 #2")
 	w = atWork(t, Config{})
 	w.do(w.answered("s1", 1, "half", progress, ""))
 	w.want()
@@ -186,9 +206,10 @@ func TestProgressGoesToASenderThatAskedForIt(t *testing.T) {
 
 func TestAConversationGoesBackAndForth(t *testing.T) {
 	w := atWork(t, Config{ProcessTimeout: time.Second})
+	w.register("p2", 1)
 	w.advance(900 * time.Millisecond)
 	w.do(w.answered("s1", 1, "which?", nil, "p1.turn"))
-	w.want("r.s1: turn 1 which?")
+	w.want("reg.p2: ok", "r.s1: turn 1 which?")
 	w.advance(900 * time.Millisecond)
 	w.do(&Talked{Item: w.id("s1"), N: 1, Body: []byte("the red one"), Reply: "r2.s1"})
 	w.want("p1.turn: work the red one #1")
@@ -273,11 +294,12 @@ func TestALateAnswerCompletesAnItemThatNobodyHasSettled(t *testing.T) {
 	w.advance(time.Second)
 	w.want("reg.p2: ok", "p2: work s1 #2")
 	w.answer("s1", 1, "late, but first")
-	w.answer("s1", 2, "second")
 	w.want("r.s1: final late, but first")
 	w.send("s2")
 	w.send("s3")
-	w.want("p1: work s2 #1", "a.s2: accepted s2", "p2: work s3 #1", "a.s3: accepted s3")
+	w.want("p1: work s2 #1", "a.s2: accepted s2", "a.s3: accepted s3") // p2 is still at work on s1
+	w.answer("s1", 2, "second")
+	w.want("p2: work s3 #1")
 }
 
 func TestALateAnswerCompletesAnItemThatWaitsAgain(t *testing.T) {

@@ -383,6 +383,8 @@ func checkBounds(q *Queue) error {
 		return fmt.Errorf("%d entries for %d kept replies", len(q.kept), q.keptLive)
 	case len(q.recent) > len(q.dirty)+underwayItems(q)+len(q.items):
 		return fmt.Errorf("%d message ids are remembered beyond what is being written", len(q.recent))
+	case len(q.aside) > settingAside(q):
+		return fmt.Errorf("%d damaged records are remembered, %d are being set aside", len(q.aside), settingAside(q))
 	case len(q.dedupAges) > q.counts.Dedup:
 		return fmt.Errorf("%d groups of %d message ids", len(q.dedupAges), q.counts.Dedup)
 	}
@@ -394,4 +396,18 @@ func underwayItems(q *Queue) int {
 		return 0
 	}
 	return len(q.underway.changes)
+}
+
+func settingAside(q *Queue) int {
+	n := 0
+	ops := q.extra
+	if q.underway != nil {
+		ops = append(q.underway.Ops[:len(q.underway.Ops):len(q.underway.Ops)], ops...)
+	}
+	for i := range ops {
+		if ops[i].Kind == store.OpSetAside {
+			n++
+		}
+	}
+	return n
 }

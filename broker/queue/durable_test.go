@@ -179,6 +179,46 @@ func TestAFailedBatchIsTriedAgainAfterAPause(t *testing.T) {
 	w.want("r.s1: final done")
 }
 
+func TestAnAttemptThatCouldNotBeWrittenIsTriedAgain(t *testing.T) {
+	w := atWork(t, Config{})
+	w.auto = false
+	w.failed("s1", 1, "0")
+	w.commit(store.ErrFull)
+	w.auto = true
+	w.advance(retryWrite)
+	if a := w.m.items[w.id("s1")].Attempts; a != 1 {
+		t.Errorf("%d attempts are stored", a)
+	}
+}
+
+func TestALeaseThatCouldNotBeWrittenIsTriedAgain(t *testing.T) {
+	w := atWork(t, Config{})
+	w.auto = false
+	w.advance(leaseWriteAfter)
+	w.commit(store.ErrFull)
+	w.auto = true
+	w.advance(retryWrite)
+	if len(w.m.leases) != 1 {
+		t.Error("it is not stored")
+	}
+}
+
+func TestAReplyThatCouldNotBeWrittenIsTriedAgain(t *testing.T) {
+	w := busyWriting(t, Config{})
+	w.away["r.s1"] = true
+	w.send("s1")
+	w.answer("s1", 1, "done")
+	w.commit(nil)
+	w.commit(store.ErrFull)
+	w.want("p1: work s1 #1", "nobody at r.s1: final done")
+	w.auto = true
+	w.advance(retryWrite)
+	w.want("a.s1: accepted s1")
+	if len(w.m.replies) != 1 {
+		t.Error("it is not stored")
+	}
+}
+
 func TestAfterAWriteOfUnknownOutcomeNothingElseIsSaid(t *testing.T) {
 	w := testWorld(t, Config{ProcessTimeout: time.Second})
 	w.register("p1", 2)
@@ -205,11 +245,12 @@ func TestAfterAWriteOfUnknownOutcomeNothingElseIsSaid(t *testing.T) {
 
 func TestAnotherQueuesWriteOfUnknownOutcomeEndsThisOneToo(t *testing.T) {
 	w := testWorld(t, Config{})
+	w.register("p1", 2)
 	w.auto = false
 	w.send("s1")
 	w.send("s2")
 	w.do(Stored{Err: store.ErrUnknown})
-	w.want("a.s2: error unconfirmed", "r.s2: error unconfirmed")
+	w.want("reg.p1: ok", "p1: work s1 #1", "p1: work s2 #1", "a.s2: error unconfirmed", "r.s2: error unconfirmed")
 	w.commit(store.ErrUnknown)
 	w.want("a.s1: error unconfirmed", "r.s1: error unconfirmed")
 }

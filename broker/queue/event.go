@@ -91,7 +91,7 @@ type Stored struct{ Err error }
 type Drain struct{}
 
 // Leave asks the queue, which is draining, to write down who holds what is still leased: their answers are taken by the
-// broker that comes next.
+// broker that comes next. In a queue without a persistor everything ends then, and the senders are told.
 type Leave struct{}
 
 // Tick lets time pass. Any other event does so too.

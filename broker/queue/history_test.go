@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"stint/store"
 	"stint/wire"
@@ -38,6 +39,8 @@ type sending struct {
 	name              string
 	id                uint64
 	epoch             int
+	msgID             string
+	at                time.Time // when it was sent
 	accepted          int
 	dup               bool // accepted as an item that was there before
 	atAccept, atReply []wire.Code
@@ -228,6 +231,22 @@ func (h *history) heardFinal(s *sending, m *Msg) {
 	s.finals = append(s.finals, body)
 }
 
+// twice looks for items that were both accepted though they had one message id within the window.
+func (h *history) twice() error {
+	last := map[string]*sending{}
+	for n := 1; n <= len(h.sends); n++ {
+		s := h.sends[fmt.Sprintf("s%d", n)]
+		if s.msgID == "" || s.accepted == 0 || s.dup {
+			continue
+		}
+		if first := last[s.msgID]; first != nil && s.at.Before(first.at.Add(h.w.opt.DedupWindow)) {
+			return fmt.Errorf("%s and %s with the message id %s are both accepted", first.name, s.name, s.msgID)
+		}
+		last[s.msgID] = s
+	}
+	return nil
+}
+
 // definite says that an error promises that the item is not queued.
 func definite(codes []wire.Code) bool {
 	return slices.ContainsFunc(codes, func(c wire.Code) bool {
@@ -267,5 +286,5 @@ func (h *history) judge() error {
 			return fmt.Errorf("%s was refused on one subject only: %v, %v", s.name, s.atAccept, s.atReply)
 		}
 	}
-	return nil
+	return h.twice()
 }

@@ -139,11 +139,12 @@ type Queue struct {
 	// spareOps and spareChanges are the memory of an earlier batch.
 	spareOps     []store.Op
 	spareChanges []change
-	retryAt    time.Time
+	retryAt      time.Time
 
 	down     error // the store does not take items
 	broken   bool  // the outcome of a write is unknown: nothing is said any more
 	stopping bool
+	ending   bool // what is left ends now
 
 	nextDue    int64 // Unix milliseconds, 0: none
 	nextExpiry int64
@@ -227,6 +228,7 @@ func (q *Queue) Step(now time.Time, ev Event, out *Out) {
 	}
 	q.timers()
 	q.dispatch()
+	q.dismiss()
 	q.page()
 	q.out = nil
 }
@@ -300,7 +302,11 @@ func (q *Queue) Full() bool {
 
 // Settled says that nothing waits to be written and no final is on its way.
 func (q *Queue) Settled() bool {
-	return q.broken || q.underway == nil && !q.pending() && len(q.sent) == 0
+	rest := 0
+	if q.ending {
+		rest = q.counts.Ready + q.counts.Delayed
+	}
+	return q.broken || q.underway == nil && !q.pending() && len(q.sent)+rest == 0
 }
 
 // Leased is the number of items that processors hold and whose answers count.

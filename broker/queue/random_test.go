@@ -109,7 +109,7 @@ func (s *storm) sendOne() {
 		}
 	})
 	before := s.q.next
-	rec := &sending{name: name, epoch: s.epoch, replies: map[string]bool{}}
+	rec := &sending{name: name, epoch: s.epoch, msgID: e.MsgID, at: s.now, replies: map[string]bool{}}
 	s.sends[name] = rec
 	s.step(e)
 	if s.q.next > before {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"stint/store"
 )
 
 func TestCapacityIsHowManyItemsAProcessorHolds(t *testing.T) {
@@ -197,6 +199,31 @@ func TestAFullProcessorIsPassedOver(t *testing.T) {
 		w.do(w.sent(fmt.Sprintf("s%d", n), func(e *Sent) { e.AcceptedReply = "" }))
 	}
 	w.want("p1: work s0 #1", "p2: work s1 #1", "p2: work s2 #1")
+}
+
+func TestWhoeverSubscribesNextIsNotTheOneThatWasSilent(t *testing.T) {
+	w := atWork(t, Config{ProcessTimeout: time.Second})
+	w.advance(time.Second)
+	w.do(Presence{Processor: "p1"}, Presence{Processor: "p1", Present: true})
+	w.want("p1: work s1 #2")
+}
+
+func TestAStoppingQueueGivesNothingOut(t *testing.T) {
+	w := atWork(t, Config{})
+	w.send("s2")
+	w.do(Drain{})
+	w.answer("s1", 1, "done")
+	w.want("a.s2: accepted s2", "r.s1: final done")
+}
+
+func TestARegistrationThatCouldNotBeWrittenIsTriedAgain(t *testing.T) {
+	w := testWorld(t, Config{})
+	w.auto = false
+	w.register("p1", 1)
+	w.commit(store.ErrFull)
+	w.auto = true
+	w.advance(retryWrite)
+	w.want("reg.p1: ok")
 }
 
 func TestRegistrationsWhileStoppingAreRefused(t *testing.T) {

@@ -132,7 +132,7 @@ func TestKeptRepliesHaveALimit(t *testing.T) {
 		w.send(s)
 		w.answer(s, 1, "done")
 	}
-	if _, oldest := w.m.replies[w.id("s0")]; oldest || len(w.m.replies) != 2 {
+	if _, oldest := w.m.replies[w.id("s0")]; oldest || len(w.m.replies) != 2 || w.q.Stats().Replies != 2 {
 		t.Errorf("on record are %v", w.m.replies)
 	}
 }
@@ -309,6 +309,22 @@ func TestAMessageIDIsNotAcceptedTwiceThoughTheFirstWriteFailed(t *testing.T) {
 	w.want()
 	w.commit(nil)
 	w.want("a.s1: accepted s1", "a.s2: accepted s1", "r.s1: final done")
+}
+
+func TestAnAnswerBehindAWriteThatFailsWaitsForTheMessageID(t *testing.T) {
+	w := testWorld(t, Config{})
+	w.register("p1", 1)
+	w.auto = false
+	w.send("s1", msgID("m"))
+	w.answer("s1", 1, "done")
+	w.commit(store.ErrFull)
+	w.want("reg.p1: ok", "p1: work s1 #1")
+	w.advance(retryWrite)
+	w.commit(nil)
+	w.want("a.s1: accepted s1", "r.s1: final done")
+	if w.m.dedup["m"].ID != w.id("s1") {
+		t.Error("the message id is not stored")
+	}
 }
 
 func TestMessageIDsHaveALimitAndAreForgotten(t *testing.T) {

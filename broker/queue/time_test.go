@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -119,11 +120,44 @@ func TestWhatExpiredBeforeItWasStoredIsAcceptedAndExpired(t *testing.T) {
 func TestWhatExpiredOutOfTheIndexExpiresWhenItIsRead(t *testing.T) {
 	for _, place := range []store.Place{{Area: store.Ready}, {Area: store.Delayed, Due: start.UnixMilli()}} {
 		w := testWorld(t, Config{})
-		w.register("p1", 1)
 		w.m.items[77] = store.Record{Item: store.Item{ID: 77, Expires: start.UnixMilli() - 1, Reply: "r.s1"}, Place: place}
-		w.said = nil
 		w.restart()
 		w.want("r.s1: final error expired")
+	}
+}
+
+func TestManyItemsExpireOneAfterTheOther(t *testing.T) {
+	w := testWorld(t, Config{})
+	for n := range 600 {
+		d := time.Second
+		if n%2 == 0 {
+			d += time.Duration(n) * time.Millisecond
+		}
+		w.send(fmt.Sprintf("s%d", n), ttl(d))
+	}
+	w.advance(1300 * time.Millisecond)
+	if c := w.counts(); c.Ready != 149 || len(w.m.items) != 149 {
+		t.Errorf("%+v is counted, %d stored; 149 should be left", c, len(w.m.items))
+	}
+	w.advance(300 * time.Millisecond)
+	if c := w.counts(); c.Ready != 0 || len(w.m.items) != 0 {
+		t.Errorf("%+v is counted, %d stored", c, len(w.m.items))
+	}
+}
+
+func TestManyItemsBecomeDueAtOnce(t *testing.T) {
+	w := testWorld(t, Config{WindowItems: 2000})
+	w.register("p1", 600)
+	for n := range 600 {
+		w.send(fmt.Sprintf("s%d", n))
+	}
+	for n := range 600 {
+		w.answer(fmt.Sprintf("s%d", n), 1, "-NAK 1s")
+	}
+	w.said = nil
+	w.advance(time.Second)
+	if len(w.said) != 600 || w.counts().Delayed != 0 {
+		t.Errorf("%d are given out, %+v is counted", len(w.said), w.counts())
 	}
 }
 

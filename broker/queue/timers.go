@@ -2,9 +2,11 @@ package queue
 
 import (
 	"fmt"
+	"math"
 
 	"stint/internal/defect"
 	"stint/store"
+	"stint/wire"
 )
 
 // timers does what has become due.
@@ -59,13 +61,16 @@ func (q *Queue) writeOldLeases() {
 // readDue asks for delayed items whose time has come, and for items that have expired.
 func (q *Queue) readDue() {
 	now := millis(q.now)
-	if q.nextDue != 0 && q.nextDue <= now && !q.dueBusy && !q.stopping {
+	if q.ending {
+		now = math.MaxInt64 // no time is left to wait for
+	}
+	if q.nextDue != 0 && q.nextDue <= now && !q.dueBusy && (!q.stopping || q.ending) {
 		if room := q.windowRoom(); room > 0 {
 			q.dueBusy = true
 			q.out.Reads = append(q.out.Reads, Read{Kind: ReadDue, Now: now, Limit: readLimit(min(room, 256))})
 		}
 	}
-	if q.nextExpiry != 0 && q.nextExpiry <= now && !q.expiryBusy {
+	if q.nextExpiry != 0 && q.nextExpiry <= now && !q.expiryBusy && !q.ending {
 		q.expiryBusy = true
 		q.out.Reads = append(q.out.Reads, Read{Kind: ReadExpired, Now: now, Limit: readLimit(256)})
 	}
@@ -245,9 +250,17 @@ func (q *Queue) prune() {
 	}
 }
 
-// leave marks the leases of everything that is still out for writing.
+// leave marks the leases of everything that is still out for writing. A queue in memory ends with the process: all of
+// its senders are told, see dismiss.
 func (q *Queue) leave() {
 	if !q.opt.Persistent {
+		q.ending = true
+		for l := q.byAge.head; l != nil; l = q.byAge.head {
+			it := l.it
+			q.endLease(l)
+			it.phase = gone
+			q.endUnavailable(it)
+		}
 		return
 	}
 	for l := q.byAge.head; l != nil; l = q.byAge.head {
@@ -255,4 +268,18 @@ func (q *Queue) leave() {
 		l.it.leaseDue = true
 		q.touch(l.it)
 	}
+}
+
+// dismiss tells the senders of all that waits in a queue that ends. What is beyond the window follows as it is read.
+func (q *Queue) dismiss() {
+	for it := q.ready.peek(); it != nil && q.ending; it = q.ready.peek() {
+		q.ready.pop(it)
+		it.phase = gone
+		q.endUnavailable(it)
+	}
+}
+
+func (q *Queue) endUnavailable(it *item) {
+	q.settle(it, q.errorFinal(it, wire.Errorf(wire.CodeUnavailable,
+		"item %s ended with the broker: queue %s is in memory; send it again when the broker is back, or give the queue a persistor", wire.FormatID(it.id()), q.opt.Address)))
 }

@@ -124,30 +124,29 @@ func TestManyItemsThatLeaveTheListOtherwise(t *testing.T) {
 	}
 }
 
-func TestTidyingKeepsWhatWaits(t *testing.T) {
+func TestTidyingKeepsWhatWaitsInOrder(t *testing.T) {
 	var l readyList
-	var items []*item
-	for n := range 3000 {
+	var all []*item
+	for n := range uint64(1501) {
 		it := &item{}
-		it.rec.ID = uint64(n + 1)
-		items = append(items, it)
-		if n%2 == 0 {
-			l.push(it)
-		} else {
-			l.giveBack(it)
-		}
+		it.rec.ID = n*7%1501 + 1 // each once, in no order
+		all = append(all, it)
+		l.giveBack(it)
 	}
-	for n, it := range items {
-		if n%10 != 0 {
+	for _, it := range all {
+		if it.rec.ID%5 != 0 {
 			l.lost()
 			it.phase = gone
 		}
 	}
-	l.giveBack(&item{rec: store.Record{Item: store.Item{ID: 9999}}})
-	for n := 0; n < 3000; n += 10 {
+	l.push(&item{rec: store.Record{Item: store.Item{ID: 9999}}})
+	if n := len(l.back); n > 310 {
+		t.Errorf("%d entries are left of 300", n)
+	}
+	for n := uint64(5); n <= 1500; n += 5 {
 		it := l.peek()
-		if it != items[n] {
-			t.Fatalf("after %d items: %v", n/10, it)
+		if it == nil || it.id() != n {
+			t.Fatalf("%v comes in place of %d", it, n)
 		}
 		l.pop(it)
 	}
