@@ -15,28 +15,35 @@ import (
 const deathBound = 100 * time.Millisecond
 
 // TestKilledProcessor: what a killed processor held is with another within 100 ms, although the process timeout is the
-// default, five minutes. Each of the rounds must hold. What the system takes to end the process is not counted: on a busy
-// machine that alone can be longer.
+// default, five minutes. Each of the rounds must hold.
+//
+// On a machine that is busy with other things anything can take longer than that. So at the moment of each kill an item
+// goes through another queue, whose processor is well; what that takes, and what the system takes to end the process, is
+// not held against the broker.
 func TestKilledProcessor(t *testing.T) {
 	const rounds = 8
-	var queues []harness.Queue
+	queues := []harness.Queue{harness.Durable("control")}
 	for round := range rounds {
 		queues = append(queues, harness.Durable(fmt.Sprintf("q%d", round)))
 	}
 	b := harness.NewBroker(t, harness.Binary(t), harness.Config(queues...))
 	b.Start()
+	control := make(chan harness.Event, 4*rounds)
+	harness.StartProcessor(t, harness.Spec{URL: b.URL, Queue: "control", Subject: "control.p"}, control)
+	expect(t, control, harness.Registered)
 	for round := range rounds {
-		death, last := moveOn(t, b, fmt.Sprintf("q%d", round))
-		t.Logf("with another %v after the kill, which took effect within %v", last.Round(10*time.Microsecond), death.Round(10*time.Microsecond))
-		if last > death+deathBound {
-			t.Errorf("round %d: it took %v until another processor had all of the work, want at most %v", round, last, deathBound)
+		moved, other := moveOn(t, b, fmt.Sprintf("q%d", round), control)
+		t.Logf("with another processor after %v; meanwhile other things took %v", moved.Round(10*time.Microsecond),
+			other.Round(10*time.Microsecond))
+		if moved > other+deathBound {
+			t.Errorf("round %d: it took %v until another processor had all of the work, want at most %v", round, moved, deathBound)
 		}
 	}
 }
 
-// moveOn kills a processor that holds some items and measures how long it takes to be gone, and until the last of the
-// items is with another.
-func moveOn(t *testing.T, b *harness.Broker, queue string) (death, last time.Duration) {
+// moveOn kills a processor that holds some items. It returns how long it takes until another one has them all, and how
+// long it takes for the process to be gone and for an item of the control queue to be delivered.
+func moveOn(t *testing.T, b *harness.Broker, queue string, control <-chan harness.Event) (moved, other time.Duration) {
 	t.Helper()
 	const held = 8
 	nc, events := b.Connect(), make(chan harness.Event, 64)
@@ -55,21 +62,22 @@ func moveOn(t *testing.T, b *harness.Broker, queue string) (death, last time.Dur
 	heir := start("heir")
 	killed := time.Now()
 	victim.Kill()
-	death = time.Since(killed)
+	ask(t, nc, "control", harness.Order{ID: queue})
 	for range held {
 		e := await(t, events, harness.Got)
 		if e.By != heir.Spec.Subject || e.Attempt != 2 {
 			t.Errorf("%+v, want a second delivery to %s", e, heir.Spec.Subject)
 		}
-		last = e.When().Sub(killed)
+		moved = e.When().Sub(killed)
 	}
+	other = await(t, control, harness.Got).When().Sub(killed)
 	for _, s := range all {
 		if a := s.answer(t); a.By != heir.Spec.Subject {
 			t.Errorf("answered by %s", a.By)
 		}
 	}
 	heir.Kill()
-	return death, last
+	return moved, other
 }
 
 // TestFrozenProcessor: a processor that stands still keeps its connection, so its work moves on at the process timeout.

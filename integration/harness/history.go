@@ -108,9 +108,11 @@ func Judge(ops []*Op, events []Event) *Verdict {
 func (v *Verdict) lost(format string, args ...any) {
 	v.Lost = append(v.Lost, fmt.Sprintf(format, args...))
 }
+
 func (v *Verdict) wrong(format string, args ...any) {
 	v.Wrong = append(v.Wrong, fmt.Sprintf(format, args...))
 }
+
 func (v *Verdict) unexpected(format string, args ...any) {
 	v.Unexpected = append(v.Unexpected, fmt.Sprintf(format, args...))
 }

@@ -82,7 +82,6 @@ type Processor struct {
 	cmd    *exec.Cmd
 	stdin  io.Closer
 	exited chan struct{}
-	killed bool
 }
 
 // StartProcessor runs a processor process. Its events go to a channel, which must be read: a processor whose pipe is full
