@@ -29,11 +29,9 @@ func TestRandom(t *testing.T) {
 type storm struct {
 	*world
 	*history
-	t       *rapid.T
-	n       int   // sends so far
-	pending []Msg // turns of processors that wait for the sender
-	acts    []func()
-	drained bool
+	t    *rapid.T
+	n    int // sends so far
+	acts []func()
 }
 
 func newStorm(t *rapid.T) *storm {
