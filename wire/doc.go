@@ -31,7 +31,8 @@
 //	            +-----------+
 //
 //	+WPI, progress and the turns of a conversation keep it leased, with a new deadline.
-//	done, dead, expired and cancelled each end in one final reply to the sender.
+//	done, dead, expired and cancelled each end in one final reply to the sender. Taking an item back and requeueing a
+//	dead letter have their place in the contract and are not offered yet.
 //
 // # Subjects of a queue at address A
 //
@@ -73,7 +74,7 @@
 // travel to the processor; all but Stint-, Nats- and Status come back on the reply.
 //
 // The accept notice is {"status":"accepted","id":"<item>"}: the item is on stable storage, or done already, and in a queue
-// without a persistor it is in memory. When it was there before, "duplicate":true is added. When anything stops the item
+// without a persistor it is in memory. When its Nats-Msg-Id was on record before, "duplicate":true is added. When anything stops the item
 // from being queued, {"status":"error","message":"...","code":"..."} goes to the accept subject and to the reply subject.
 //
 // # Register and unregister
