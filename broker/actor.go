@@ -111,9 +111,12 @@ func (a *actor) receive(ev queue.Event) {
 // lookUp adds what the store remembers of an item's message id.
 func (a *actor) lookUp(s *queue.Sent) {
 	d, found, err := a.st.Dedup(s.MsgID)
-	if err != nil {
+	switch {
+	case errors.Is(err, store.ErrDamaged):
+		a.log.Warn("what was remembered of a message id is damaged: the item counts as new", "queue", a.address, "id", s.MsgID, "err", err)
+	case err != nil:
 		a.unreadable("looking up a message id", err)
-	} else if found {
+	case found:
 		s.Known = &d
 	}
 }

@@ -92,7 +92,7 @@ func (p *part) putExpiry(key []byte, at store.Place) error {
 func (p *part) move(op *store.Op) error {
 	from, to := areaKind(op.From.Area), areaKind(op.To.Area)
 	key := appendPlaceKey(p.key[:0], op.From, op.ID)
-	f, err := p.seek(from, key)
+	f, err := p.find(from, key)
 	if err != nil || !f.ok {
 		return err
 	}
@@ -147,11 +147,14 @@ func (p *part) unlease(op *store.Op) error {
 
 func (p *part) deleteItem(op *store.Op) error {
 	k := areaKind(op.From.Area)
-	gone, err := p.remove(k, appendPlaceKey(p.key[:0], op.From, op.ID))
+	f, err := p.find(k, appendPlaceKey(p.key[:0], op.From, op.ID))
 	if err != nil {
 		return err
 	}
-	if gone {
+	if f.ok && f.value != nil {
+		if err := f.c.Delete(); err != nil {
+			return fmt.Errorf("delete from %s: %w", bucketNames[k], err)
+		}
 		*p.counter(k)--
 		p.counts.Bytes -= int64(op.Size)
 		if op.Expires != 0 {
@@ -163,88 +166,6 @@ func (p *part) deleteItem(op *store.Op) error {
 		p.t.log.Error("an item to be deleted is not where it should be", "bucket", string(p.name), "id", op.ID, "from", words[k])
 	}
 	return p.unlease(op)
-}
-
-// setAsideItem moves a damaged item out of the way, with its lease.
-func (p *part) setAsideItem(at store.Place, id uint64) error {
-	if at.Area == store.Nowhere {
-		return nil
-	}
-	key := appendPlaceKey(make([]byte, 0, maxPlaceKey), at, id)
-	if err := p.setAside(areaKind(at.Area), key); err != nil {
-		return err
-	}
-	_, err := p.remove(kindLease, appendID(p.key[:0], id))
-	return err
-}
-
-func (p *part) fix(d damaged) error {
-	if d.kind == kindCounts {
-		p.counts = recount(p.bucket)
-		return nil
-	}
-	if d.drop {
-		_, err := p.remove(d.kind, d.key)
-		return err
-	}
-	return p.setAside(d.kind, d.key)
-}
-
-// setAside moves the bytes of a damaged record into the bucket of such, under its kind and its key. Where the damage
-// keeps bbolt from finding or deleting the entry, it stays, and readers pass over what is noted in that bucket.
-func (p *part) setAside(k kind, key []byte) error {
-	f, err := p.seek(k, key)
-	if err != nil {
-		return err
-	}
-	if !f.ok && !p.misplaced(k, key) {
-		return nil
-	}
-	noted, err := p.noteDamaged(k, key, f)
-	if err != nil || !noted {
-		return err
-	}
-	if k <= kindDead {
-		*p.counter(k)--
-		p.counts.Bytes -= int64(sizeOf(f.value))
-	}
-	p.counts.Replies -= count(k == kindReply)
-	p.counts.Dedup -= count(k == kindDedup)
-	if f.ok && f.value != nil {
-		_, err = p.remove(k, key)
-	}
-	return err
-}
-
-// noteDamaged writes the raw record to the bucket of damaged ones; false: it is there already.
-func (p *part) noteDamaged(k kind, key []byte, f found) (bool, error) {
-	note := damagedKey(k, key)
-	old, err := p.seek(kindDamaged, note)
-	if err != nil || old.ok && f.value == nil {
-		return false, err
-	}
-	p.counts.Damaged += count(!old.ok)
-	raw := append(p.t.arena.room(len(f.value)), f.value...)
-	return true, p.put(kindDamaged, note, p.t.arena.keep(raw))
-}
-
-// misplaced looks for a key that stands where its order does not put it, by reading the whole bucket.
-func (p *part) misplaced(k kind, key []byte) bool {
-	b, err := p.sub(k)
-	if err != nil {
-		return false
-	}
-	c := b.Cursor()
-	for at, _ := c.First(); at != nil; at, _ = c.Next() {
-		if bytes.Equal(at, key) {
-			return true
-		}
-	}
-	return false
-}
-
-func damagedKey(k kind, key []byte) []byte {
-	return append([]byte{byte(k)}, key...)
 }
 
 func (p *part) putReply(r *store.Reply) error {

@@ -244,10 +244,89 @@ func TestDueDamaged(t *testing.T) {
 	if err != nil || len(p.Damaged) != 1 || len(p.Records) != 1 || p.Records[0].ID != 2 || p.Next != 0 {
 		t.Fatalf("%+v, %v", p, err)
 	}
-	// With nothing else in the index, what is damaged is due at once, or it would never be found.
-	storetest.Commit(t, q, storetest.Delete(second))
-	if snap := storetest.Load(t, q); snap.NextDue == 0 || snap.NextDue > 2000 {
+}
+
+// TestDueAllDamaged: with nothing else in the index, what is damaged is due at once, or it would never be found.
+func TestDueAllDamaged(t *testing.T) {
+	dir := t.TempDir()
+	q := storetest.Queue(t, mustOpen(t, dir, small), "q")
+	r := storetest.Delayed(1, 1000, "first")
+	storetest.Commit(t, q, storetest.Put(r))
+	patch(t, dbPath(dir), stored(r), flipped(stored(r), 8*30))
+	if snap := storetest.Load(t, q); snap.NextDue == 0 || snap.NextDue > 1000 {
 		t.Errorf("next due %d", snap.NextDue)
+	}
+}
+
+// TestMisplaced: a damaged key stands where bbolt does not look for it, and misleads it about the keys beside it. Whatever
+// its place, the others are moved and deleted as ever, and it is set aside.
+func TestMisplaced(t *testing.T) {
+	const n = 9
+	for victim := range uint64(n) {
+		for _, to := range []string{"low", "high"} {
+			t.Run(fmt.Sprint(victim, to), func(t *testing.T) {
+				dir := t.TempDir()
+				db := mustOpen(t, dir, small)
+				q := storetest.Queue(t, db, "q")
+				var rs []store.Record
+				for id := uint64(0); id < n; id++ {
+					rs = append(rs, storetest.Waiting(1000+id, 5, "body"))
+					storetest.Commit(t, q, storetest.Put(rs[id]))
+				}
+				bad := stored(rs[victim])
+				bad[0] = map[string]byte{"low": 0, "high": 255}[to]
+				patch(t, dbPath(dir), stored(rs[victim]), bad)
+				p, err := q.Ready(store.Cursor{}, page1)
+				if err != nil || len(p.Damaged) != 1 || len(p.Records) != n-1 {
+					t.Fatalf("%+v, %v", p, err)
+				}
+				var ops []store.Op
+				for i, r := range p.Records {
+					if i%2 == 0 {
+						ops = append(ops, storetest.Delete(r))
+					} else {
+						ops = append(ops, storetest.Move(r, store.Place{Area: store.Dead}, store.Marks{}))
+					}
+				}
+				d := p.Damaged[0]
+				ops = append(ops, store.Op{Kind: store.OpSetAside, ID: d.ID, From: d.Place})
+				storetest.Commit(t, q, ops...)
+				wantIDs(t, q)
+				if c := storetest.Load(t, q).Counts; c != (store.Counts{Dead: n / 2, Bytes: n / 2 * 4, Damaged: 1}) {
+					t.Errorf("counts %+v", c)
+				}
+				if got := keysIn(db, kindReady) + 10*keysIn(db, kindDamaged); got != 10 {
+					t.Errorf("entries left, and ten times those set aside: %d", got)
+				}
+			})
+		}
+	}
+}
+
+// TestMisplacedAlone: set aside without anything else being touched.
+func TestMisplacedAlone(t *testing.T) {
+	dir := t.TempDir()
+	db := mustOpen(t, dir, small)
+	q := storetest.Queue(t, db, "q")
+	first, second, third := storetest.Delayed(1, 10, "a"), storetest.Delayed(2, 20, "b"), storetest.Delayed(3, 30, "c")
+	storetest.Commit(t, q, storetest.Put(first), storetest.Put(second), storetest.Put(third))
+	bad := flipped(stored(first), 8*2+1) // due in the far future
+	patch(t, dbPath(dir), stored(first), bad)
+	p, err := q.Due(100, page1)
+	if err != nil || len(p.Damaged) != 1 || len(p.Records) != 2 {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	d := p.Damaged[0]
+	storetest.Commit(t, q, store.Op{Kind: store.OpSetAside, ID: d.ID, From: d.Place})
+	p, err = q.Due(100, page1)
+	if err != nil || len(p.Damaged) != 0 || len(p.Records) != 2 {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	if n := keysIn(db, kindDelayed); n != 2 {
+		t.Errorf("%d entries", n)
+	}
+	if c := storetest.Load(t, q).Counts; c.Delayed != 2 || c.Damaged != 1 {
+		t.Errorf("counts %+v", c)
 	}
 }
 
