@@ -98,7 +98,10 @@ func TestWriteFailsWhileAProcessorHasTheItem(t *testing.T) {
 			s.fail(errFull)
 			publish(t, nc, &nats.Msg{Reply: "replies", Header: nats.Header{wire.HeaderAcceptedReply: {"accepts"}}})
 			w := next(t, work)
-			eventually(t, func() bool { return s.failed.Load() > 0 })
+			eventually(t, func() bool { // the broker knows that the write has failed
+				m, err := nc.Request(address, nil, wait)
+				return err == nil && isCode(m, wire.CodeDiskFull) && s.failed.Load() > 0
+			})
 			ok(t, w.Respond([]byte(answer)))
 			if st := status(t, next(t, accepts)); st.Status != want {
 				t.Errorf("the accept subject hears %+v", st)
