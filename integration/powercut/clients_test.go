@@ -354,16 +354,23 @@ func (c *clients) unregister(i int) error {
 
 // allFinal waits until every item that can have a final by now has it.
 func (c *clients) allFinal() error {
-	return c.pump("the finals", func() bool {
-		for i := range c.Items {
-			it := &c.Items[i]
-			away := strings.HasPrefix(it.Reply, noticePrefix+".w.")
-			if it.Fate.final() && (c.again || it.Fate != fateHold && !away) && c.finals[i] == nil {
-				return false
-			}
+	err := c.pump("the finals", func() bool { return len(c.unfinished(1)) == 0 })
+	if err != nil {
+		return fmt.Errorf("%w of the items %v", err, c.unfinished(len(c.Items)))
+	}
+	return nil
+}
+
+// unfinished are the first items that should have a final by now and have none.
+func (c *clients) unfinished(most int) (ns []int) {
+	for i := range c.Items {
+		it := &c.Items[i]
+		away := strings.HasPrefix(it.Reply, noticePrefix+".w.")
+		if it.Fate.final() && (c.again || it.Fate != fateHold && !away) && c.finals[i] == nil && len(ns) < most {
+			ns = append(ns, i)
 		}
-		return true
-	})
+	}
+	return ns
 }
 
 // allTried waits until a processor has had every item.

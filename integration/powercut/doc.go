@@ -8,8 +8,11 @@
 //
 // Afterwards, in the test, the log is replayed into a model of a disk (see disk_test.go) and cut after each
 // operation. What an fsync covered is there; of the rest nothing, everything, any part, and torn pieces of 512 bytes may be
-// there. Each such image is opened with the real engine and read to the last record, and some are served by the
-// real program, to be judged by what clients had been told when the power went (see judge_test.go).
+// there. Each such image is opened with the real engine, in a process of its own that may die of it, and read to the last
+// record, to be judged by what clients had been told when the power went (see judge_test.go). Some are served by the
+// real program, which must finish what is in them. A compaction, which needs a large file, is recorded with the engine alone.
+//
+// -cuts=N makes more cuts than the ordinary run, -seed=N chooses what is chosen at random.
 //
 // # What it never does
 //
@@ -20,8 +23,8 @@
 // # Why it can be believed
 //
 // The replayed log, with nothing lost, must equal the real files byte for byte, or the recording is refused. An
-// operation on the files that the recorder does not know (a shared writable mapping, say) also ends it. Two builds that are wrong on purpose (no fsync; accepted before
-// the commit) are run through the same harness, which must find them out.
+// operation on the files that the recorder does not know (a shared writable mapping, say) also ends it. Two builds that
+// are wrong on purpose (no fsync; accepted before the commit) are run through the same harness, which must find them out.
 //
 // # The model
 //

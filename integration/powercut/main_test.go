@@ -79,8 +79,8 @@ func trace(kind, of, work, seed string) error {
 	}
 	var r *recording
 	switch kind {
-	case "broker":
-		r, err = recordBroker(of, work, n)
+	case "broker", "brief":
+		r, err = recordBroker(of, work, n, kind == "brief")
 	case "engine":
 		r, err = recordEngine(work)
 	default:
@@ -92,7 +92,7 @@ func trace(kind, of, work, seed string) error {
 	return r.save(filepath.Join(work, "recording"))
 }
 
-// recorded has a tracer process make a recording; of is the program for the kind "broker", and what it does for "files".
+// recorded has a tracer process make a recording; of is the program for the kinds "broker" and "brief", and what it does for "files".
 func recorded(t *testing.T, kind, of string, seed uint64) *recording {
 	t.Helper()
 	work := t.TempDir()

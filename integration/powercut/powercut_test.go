@@ -10,7 +10,7 @@ import (
 
 // ordinaryCuts is how many cuts the ordinary run makes, wrongCuts how many at each build that is wrong on purpose.
 const (
-	ordinaryCuts = 20000
+	ordinaryCuts = 12000
 	wrongCuts    = 600
 )
 
@@ -32,7 +32,7 @@ func TestWrongBuildsAreCaught(t *testing.T) {
 	for _, tag := range []string{"defect_nosync", "defect_earlyaccept"} {
 		t.Run(tag, func(t *testing.T) {
 			seed := chosenSeed(t)
-			rep := cutAll(t, recorded(t, "broker", build(t, tag), seed), seed, wrongCuts)
+			rep := cutAll(t, recorded(t, "brief", build(t, tag), seed), seed, wrongCuts)
 			if rep.kinds[lost] == 0 {
 				t.Errorf("no accepted item was missed at any of %d cuts; this build loses items", rep.cuts)
 			}
