@@ -29,7 +29,7 @@ func (q *Queue) pending() bool {
 // Take gives what should be written next, nil if nothing is to be or a batch is under way. The caller submits it,
 // steps [Committed] with the result, and on success publishes After. A batch without Ops counts as committed.
 func (q *Queue) Take(now time.Time) *Batch {
-	if q.underway != nil || q.broken || !q.pending() || now.Before(q.retryAt) {
+	if q.underway != nil || q.broken || !q.pending() || now.Before(q.retryAt) || now.Before(q.gatherUntil()) {
 		return nil
 	}
 	q.now = now
@@ -58,6 +58,7 @@ func (q *Queue) Take(now time.Time) *Batch {
 		q.reuse(b)
 		return nil
 	}
+	q.answersLast, q.answersNow, q.lastTake = q.answersNow, 0, now
 	q.underway = b
 	return b
 }
@@ -156,6 +157,48 @@ func (q *Queue) reuse(b *Batch) {
 	clear(b.Ops)
 	clear(b.changes)
 	q.spareOps, q.spareChanges = b.Ops[:0], b.changes[:0]
+}
+
+const (
+	// pace is the least time between two batches while processors keep up (paceAnswers since the last but one). What is
+	// answered within it is never written, and what has to be shares a commit.
+	pace        = 2 * time.Millisecond
+	paceAnswers = 8
+	// quickWork is the time in which a processor answers that is waited for before its item is written.
+	quickWork = time.Millisecond
+)
+
+// gatherUntil is how long the next batch waits for company or for answers; the zero time: not at all. Items that wait
+// without a processor at work, and senders that wait for one notice at a time, are never held up: a pace needs a flow of
+// answers, and waiting for an answer needs processors that give it sooner than the disk would.
+func (q *Queue) gatherUntil() time.Time {
+	var none time.Time
+	switch {
+	case q.stopping || len(q.regChanges)+len(q.replyPuts)+len(q.extra) > 0 || len(q.dirty) >= maxPendingOps/4:
+		return none
+	case q.answersLast+q.answersNow >= paceAnswers:
+		return q.lastTake.Add(pace)
+	case q.service == 0 || q.service > quickWork || len(q.dirty) > paceAnswers:
+		return none
+	}
+	for _, it := range q.dirty {
+		if it.written() || it.phase != leased || it.dedupDue {
+			return none
+		}
+	}
+	if len(q.dirty) == 0 {
+		return none
+	}
+	return q.dirtySince.Add(2*q.service + quickWork/10)
+}
+
+// served notes how long a processor took, as a moving average.
+func (q *Queue) served(took time.Duration) {
+	q.answersNow++
+	q.service += (max(took, 1) - q.service) / 8
+	if q.service == 0 {
+		q.service = max(took, 1)
+	}
 }
 
 // committed takes note of the result of the batch under way.

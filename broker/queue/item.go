@@ -59,6 +59,9 @@ func (it *item) written() bool { return it.stored.Area != store.Nowhere }
 func (q *Queue) touch(it *item) {
 	if !it.dirty {
 		it.dirty = true
+		if len(q.dirty) == 0 {
+			q.dirtySince = q.now
+		}
 		q.dirty = append(q.dirty, it)
 		q.dirtyBytes += it.size
 	}

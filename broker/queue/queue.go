@@ -136,6 +136,11 @@ type Queue struct {
 	extra      []store.Op
 	aside      map[uint64]bool // damaged records that extra or the batch under way sets aside
 	underway   *Batch
+	// What the gathering of a batch goes by; see gatherUntil.
+	dirtySince              time.Time
+	lastTake                time.Time
+	answersLast, answersNow int
+	service                 time.Duration
 	// spareOps and spareChanges are the memory of an earlier batch.
 	spareOps     []store.Op
 	spareChanges []change
@@ -285,6 +290,7 @@ func (q *Queue) Next() time.Time {
 	}
 	if q.pending() && q.underway == nil {
 		sooner(q.retryAt)
+		sooner(q.gatherUntil())
 	}
 	if !q.opt.Watched {
 		sooner(q.nextAbsentRetry())
