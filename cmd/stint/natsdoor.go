@@ -67,13 +67,15 @@ func (d *door) open() error {
 		return nil
 	}
 	defer d.nc.Close()
+	// What the server has given out so far is here after this; what comes later has reached the broker too. The
+	// subscriptions end only then, for with them goes what is still on its way.
+	if err := d.nc.Flush(); err != nil {
+		return fmt.Errorf("waiting for kept answers: %w", err)
+	}
 	for _, s := range d.subs {
 		if err := s.Unsubscribe(); err != nil {
 			return fmt.Errorf("ending the keeping of answers: %w", err)
 		}
-	}
-	if err := d.nc.Flush(); err != nil { // what comes after this has reached the broker
-		return fmt.Errorf("ending the keeping of answers: %w", err)
 	}
 	for len(d.kept) > 0 {
 		if err := d.nc.PublishMsg(<-d.kept); err != nil {
