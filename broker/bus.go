@@ -145,11 +145,9 @@ func first(a, b *wire.Error) *wire.Error {
 // refuse answers an item that does not reach the queue, on each of its subjects that may be answered on.
 func (in *inlet) refuse(ev *queue.Sent, err *wire.Error) {
 	in.log.Debug("an item was refused", "queue", in.cfg.Address, "code", string(err.Code), "message", err.Message)
-	if ev.AcceptedReply != "" {
-		in.send(ev.AcceptedReply, "", err.Header(), err.Body())
-	}
-	if ev.Reply != "" && ev.Reply != ev.AcceptedReply {
-		in.send(ev.Reply, "", err.Header(), err.Body())
+	in.sendError(ev.AcceptedReply, err)
+	if ev.Reply != ev.AcceptedReply {
+		in.sendError(ev.Reply, err)
 	}
 }
 
@@ -211,9 +209,8 @@ func (in *inlet) onTalk(m *nats.Msg) {
 			return
 		}
 	}
-	if !in.post(m.Sub, &queue.Talked{Item: item, N: n, Header: m.Header, Body: m.Data, Reply: m.Reply}) && m.Reply != "" {
-		e := wire.Errorf(wire.CodeBusy, "queue %s is busy: send this turn again", in.cfg.Address)
-		in.send(m.Reply, "", e.Header(), e.Body())
+	if !in.post(m.Sub, &queue.Talked{Item: item, N: n, Header: m.Header, Body: m.Data, Reply: m.Reply}) {
+		in.sendError(m.Reply, wire.Errorf(wire.CodeBusy, "queue %s is busy: send this turn again", in.cfg.Address))
 	}
 }
 
@@ -238,8 +235,8 @@ func (in *inlet) registration(m *nats.Msg, ev queue.Event, err *wire.Error) {
 	if err == nil && !in.post(m.Sub, ev) {
 		err = wire.Errorf(wire.CodeBusy, "queue %s is busy: send the registration again", in.cfg.Address)
 	}
-	if err != nil && m.Reply != "" {
-		in.send(m.Reply, "", err.Header(), err.Body())
+	if err != nil {
+		in.sendError(m.Reply, err)
 	}
 }
 
@@ -252,6 +249,13 @@ func (b *bus) publish(address string, m *queue.Msg) {
 		b.send(m.To, wire.TalkSubject(address, m.Item, m.N), m.Header, m.Body)
 	default:
 		b.send(m.To, "", m.Header, m.Body)
+	}
+}
+
+// sendError sends an error, or nothing where there is nobody to tell.
+func (b *bus) sendError(subject string, err *wire.Error) {
+	if subject != "" {
+		b.send(subject, "", err.Header(), err.Body())
 	}
 }
 

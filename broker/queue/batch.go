@@ -178,16 +178,13 @@ func (q *Queue) gatherUntil() time.Time {
 		return none
 	case q.answersLast+q.answersNow >= paceAnswers:
 		return q.lastTake.Add(pace)
-	case q.service == 0 || q.service > quickWork || len(q.dirty) > paceAnswers:
+	case q.service == 0 || q.service > quickWork || len(q.dirty) == 0 || len(q.dirty) > paceAnswers:
 		return none
 	}
 	for _, it := range q.dirty {
 		if it.written() || it.phase != leased || it.dedupDue {
 			return none
 		}
-	}
-	if len(q.dirty) == 0 {
-		return none
 	}
 	return q.dirtySince.Add(2*q.service + quickWork/10)
 }
