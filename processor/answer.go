@@ -64,10 +64,10 @@ func (p *processor) send(w *Work, m *nats.Msg) {
 	}
 }
 
-// inReach is called when the broker has been heard. What was in hand before the connection was lost is made known to be
-// alive, and the outcomes reached meanwhile leave.
-func (p *processor) inReach() {
-	if !p.outbox.wasAway() {
+// inReach is called when the broker has answered what was asked after so many losses of the connection. What was in hand
+// before the last is made known to be alive, and the outcomes reached meanwhile leave.
+func (p *processor) inReach(times uint64) {
+	if !p.outbox.heard(times) {
 		return
 	}
 	for _, w := range p.hand.all() {

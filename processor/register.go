@@ -35,11 +35,12 @@ func (p *processor) unregister(ctx context.Context) error {
 }
 
 func (p *processor) request(ctx context.Context, subject string, body []byte) error {
+	times := p.outbox.times()
 	m, err := p.nc.RequestWithContext(ctx, subject, body)
 	if err != nil {
 		return fmt.Errorf("%s: %w", subject, err)
 	}
-	p.inReach()
+	p.inReach(times)
 	status, ok := wire.ParseStatus(m.Data)
 	switch {
 	case !ok:

@@ -154,7 +154,7 @@ func (p *processor) drain(sub *nats.Subscription, closed bool) error {
 		p.handBack(w, 0)
 	}
 	if !closed {
-		p.inReach()
+		p.inReach(p.outbox.times())
 		p.part(sub)
 	}
 	if left > 0 {
