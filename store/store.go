@@ -147,6 +147,7 @@ type Lease struct {
 type Registration struct {
 	Processor string
 	Capacity  int
+	Batch     int   // items it takes in one message; 0: one
 	Seen      int64 // Unix milliseconds when it last registered
 }
 

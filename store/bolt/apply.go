@@ -75,12 +75,17 @@ func (p *part) putItem(r *store.Record) error {
 	if err := p.put(k, key, v); err != nil {
 		return err
 	}
-	*p.counter(k)++
+	return p.wasPut(r.ID, r.Place, r.Expires, size)
+}
+
+// wasPut brings the counters and the indexes after an item that was put.
+func (p *part) wasPut(id uint64, at store.Place, expires int64, size int) error {
+	*p.counter(areaKind(at.Area))++
 	p.counts.Bytes += int64(size)
-	if r.Expires == 0 {
+	if expires == 0 {
 		return nil
 	}
-	return p.putExpiry(appendTimeKey(p.key[:0], r.Expires, r.ID), r.Place)
+	return p.putExpiry(appendTimeKey(p.key[:0], expires, id), at)
 }
 
 func (p *part) putExpiry(key []byte, at store.Place) error {
@@ -170,13 +175,17 @@ func (p *part) deleteItem(op *store.Op) error {
 
 func (p *part) putReply(r *store.Reply) error {
 	key := appendID(p.key[:0], r.ID)
+	return p.replaceReply(r.ID, p.t.arena.keep(appendReply(p.t.arena.room(len(r.Body)+len(r.Subject)+128), key, r)))
+}
+
+func (p *part) replaceReply(id uint64, value []byte) error {
+	key := appendID(p.key[:0], id)
 	f, err := p.seek(kindReply, key)
 	if err != nil {
 		return err
 	}
 	p.counts.Replies += count(!f.ok)
-	v := p.t.arena.keep(appendReply(p.t.arena.room(len(r.Body)+len(r.Subject)+128), key, r))
-	return p.put(kindReply, key, v)
+	return p.put(kindReply, key, value)
 }
 
 // putDedup writes a message id and its entry in the index by expiry, and takes the old entry of the same id out.

@@ -78,6 +78,7 @@ func appendRegistration(b []byte, r *store.Registration) []byte {
 	start := len(b)
 	b = binary.AppendVarint(begin(b), int64(r.Capacity))
 	b = binary.AppendVarint(b, r.Seen)
+	b = binary.AppendVarint(b, int64(r.Batch))
 	seal(kindRegister, []byte(r.Processor), b[start:])
 	return b
 }
@@ -89,6 +90,9 @@ func decodeRegistration(key, value []byte) (r store.Registration, err error) {
 	}
 	d := decoder{s: string(payload)}
 	r = store.Registration{Processor: string(key), Capacity: int(d.varint()), Seen: d.varint()}
+	if d.s != "" { // format 1 ends here
+		r.Batch = int(d.varint())
+	}
 	return r, d.err()
 }
 

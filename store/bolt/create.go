@@ -22,7 +22,10 @@ const (
 )
 
 // formatVersion is the format of files that are written and the newest that can be read.
-const formatVersion = 1
+//
+//	1  the database alone
+//	2  a log beside it; a registration says what batches it takes
+const formatVersion = 2
 
 // step is one step of a first start. The order of the steps is what makes a crash between any two of them harmless: the file
 // has its name only once it is whole and durable, and the names above it are durable before anything is promised.

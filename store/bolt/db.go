@@ -60,6 +60,7 @@ type DB struct {
 	opts   Options
 	lock   *os.File
 	in     *inbox.Inbox[request]
+	front  *front
 	writer *writer
 
 	// mu guards the handle and failed: readers hold it while they read, the writer takes it to swap the handle when the
@@ -73,12 +74,14 @@ type DB struct {
 	closed bool
 }
 
-// request is what the writer is asked for: a batch of a queue, or a repair that the engine asks of itself.
+// request is what is asked of the front or of the writer: a batch of a queue, or what the engine asks of itself.
 type request struct {
-	q    *Queue
-	ops  []store.Op
-	fix  []damaged // records to set aside
-	done func(error)
+	q     *Queue
+	ops   []store.Op
+	fix   []damaged // records to set aside
+	flush bool      // what the log holds is needed in the file
+	round *round    // of the log: to be brought into the file
+	done  func(error)
 }
 
 // Queue implements store.DB.
@@ -95,7 +98,6 @@ func (db *DB) Queue(name string) (store.Queue, error) {
 			store.ErrInvalid, name)
 	}
 	q := &Queue{db: db, name: []byte(queuePrefix + name)}
-	q.part.name = q.name
 	db.queues[name] = q
 	return q, nil
 }
@@ -106,7 +108,7 @@ func (db *DB) Close() error {
 	db.closed = true
 	db.qmu.Unlock()
 	first := db.in.Close()
-	<-db.writer.ended
+	<-db.front.ended
 	if !first {
 		return nil
 	}

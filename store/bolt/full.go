@@ -42,6 +42,7 @@ func (w *writer) enterFull(cause error) {
 		return
 	}
 	w.full, w.lean = true, false
+	w.db.front.full.Store(true)
 	if err := w.reserve.release(); err != nil {
 		w.log.Warn("the reserve could not be given up", "path", w.reserve.path, "error", err)
 	}
@@ -70,6 +71,7 @@ func (w *writer) tryRegain() {
 	}
 	if w.full {
 		w.full = false
+		w.db.front.full.Store(false)
 		w.log.Info("there is space again", "path", w.db.path, "inside_the_file", w.lean)
 		w.opts.Health(nil)
 	}

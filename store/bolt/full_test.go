@@ -41,7 +41,7 @@ func TestFull(t *testing.T) {
 
 func testFull(t *testing.T, errno syscall.Errno) {
 	dir, d, h := t.TempDir(), &disk{}, newHealth()
-	db := mustOpen(t, dir, d.options(Options{Health: h.report, ReserveBytes: 1 << 20}))
+	db := mustOpen(t, dir, d.options(Options{LogBytes: noLog, Health: h.report, ReserveBytes: 1 << 20}))
 	q := storetest.Queue(t, db, "q")
 	a, b := storetest.Waiting(1, 0, "a"), storetest.Waiting(2, 0, "b")
 	storetest.Commit(t, q, storetest.Put(a), storetest.Put(b))
@@ -95,7 +95,7 @@ func testFull(t *testing.T, errno syscall.Errno) {
 func TestFullJoined(t *testing.T) {
 	dir, d := t.TempDir(), &disk{}
 	entered, leave := make(chan bool, 100), make(chan bool, 100)
-	o := d.options(Options{ReserveBytes: 1 << 20})
+	o := d.options(Options{LogBytes: noLog, ReserveBytes: 1 << 20})
 	o.BeforeSync = func() { entered <- true; <-leave }
 	leave <- true // the epoch
 	db := mustOpen(t, dir, o)
@@ -140,7 +140,7 @@ func TestFullJoined(t *testing.T) {
 func TestFullForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir, d, h := t.TempDir(), &disk{}, newHealth()
-		db := mustOpen(t, dir, d.options(Options{Health: h.report, ReserveBytes: -1}))
+		db := mustOpen(t, dir, d.options(Options{LogBytes: noLog, Health: h.report, ReserveBytes: -1}))
 		q := storetest.Queue(t, db, "q")
 		a := storetest.Waiting(1, 0, "a")
 		storetest.Commit(t, q, storetest.Put(a))
@@ -168,7 +168,7 @@ func TestFullForAll(t *testing.T) {
 func TestFullAtOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir, d, h := t.TempDir(), &disk{}, newHealth()
-		o := d.options(Options{Health: h.report, ReserveBytes: 1 << 20})
+		o := d.options(Options{LogBytes: noLog, Health: h.report, ReserveBytes: 1 << 20})
 		db := mustOpen(t, dir, o)
 		a := storetest.Waiting(1, 0, "a")
 		storetest.Commit(t, storetest.Queue(t, db, "q"), storetest.Put(a))
@@ -200,7 +200,7 @@ func TestFullAtOpen(t *testing.T) {
 // reopened; that is not a definite failure.
 func TestFullAfterMeta(t *testing.T) {
 	dir, d, h := t.TempDir(), &disk{}, newHealth()
-	db := mustOpen(t, dir, d.options(Options{Health: h.report}))
+	db := mustOpen(t, dir, d.options(Options{LogBytes: noLog, Health: h.report}))
 	q := storetest.Queue(t, db, "q")
 	d.set(func(d *disk) {
 		d.err, d.torn = syscall.ENOSPC, true
@@ -214,7 +214,7 @@ func TestFullAfterMeta(t *testing.T) {
 
 // TestReserveError: a reserve that cannot be made for another reason than space is an error at the start.
 func TestReserveError(t *testing.T) {
-	o := Options{}
+	o := Options{LogBytes: noLog}
 	o.hooks.allocate = func(*os.File, int64) error { return &fs.PathError{Op: "fallocate", Err: syscall.EIO} }
 	if _, err := Open(dbPath(t.TempDir()), o); !errors.Is(err, syscall.EIO) {
 		t.Fatalf("open: %v", err)
@@ -242,7 +242,7 @@ func TestSyncFails(t *testing.T) {
 	var db *DB
 	var arm bool
 	restore := func() {}
-	o := Options{Health: h.report, ReserveBytes: -1}
+	o := Options{LogBytes: noLog, Health: h.report, ReserveBytes: -1}
 	o.BeforeSync = func() {
 		if arm {
 			arm = false
@@ -313,7 +313,7 @@ func TestTinyDisk(t *testing.T) {
 	}
 	t.Cleanup(func() { exec.Command("umount", dir).Run() })
 	h := newHealth()
-	o := Options{Health: h.report, ReserveBytes: 512 << 10}
+	o := Options{LogBytes: noLog, Health: h.report, ReserveBytes: 512 << 10}
 	o.limits.regainEvery = time.Millisecond
 	db := mustOpen(t, dir, o)
 	q := storetest.Queue(t, db, "q")
@@ -369,7 +369,7 @@ func fillUp(q store.Queue) (id uint64, err error) {
 // TestPanic: a page that bbolt cannot go on from ends the database, not the process.
 func TestPanic(t *testing.T) {
 	dir, h := t.TempDir(), newHealth()
-	db := mustOpen(t, dir, Options{Health: h.report, ReserveBytes: -1})
+	db := mustOpen(t, dir, Options{LogBytes: noLog, Health: h.report, ReserveBytes: -1})
 	q := storetest.Queue(t, db, "q")
 	if id, err := putMany(q, 400); err != nil {
 		t.Fatalf("item %d: %v", id, err)

@@ -12,6 +12,9 @@ import (
 
 // Load implements store.Queue. What it finds damaged it has set aside before it returns.
 func (q *Queue) Load() (store.Snapshot, error) {
+	if err := q.needs((*pending).any); err != nil {
+		return store.Snapshot{}, fmt.Errorf("load %s: %w", q.name, err)
+	}
 	l := loader{}
 	err := q.db.view(func(tx *bbolt.Tx) error {
 		return l.load(tx, q.name)

@@ -25,8 +25,12 @@ type Options struct {
 	// Logger hears of damage, a full disk and compaction; nil: nobody.
 	Logger *slog.Logger
 	// ReserveBytes is how much disk space is kept beside the database for finishing work while the disk is full.
-	// 0: 8 MiB; negative: none.
+	// 0: 16 MiB; negative: none.
 	ReserveBytes int64
+	// LogBytes is the room of each of the two files of the log. 0: 4 MiB; negative: there is no log, and every batch is
+	// a transaction of the file, which is slower. More makes rarer, larger transactions; the reserve must hold what both
+	// make of the file when the disk is full.
+	LogBytes int
 	// LockTimeout is how long Open waits for another process that has the database open. 0: one second.
 	LockTimeout time.Duration
 	// BeforeSync is called once per commit, before it is written; for benchmarks that want a slow disk.
@@ -40,6 +44,7 @@ type Options struct {
 type hooks struct {
 	opened   func(*bbolt.DB)             // every handle, before it is used
 	allocate func(*os.File, int64) error // how the reserve gets its space
+	syncLog  func(*os.File) error        // how an append to the log is made durable
 }
 
 // limits are the figures that tests make small.
@@ -49,10 +54,12 @@ type limits struct {
 	compactLive  int64         // bytes; more live data than this is not copied while the queues wait
 	regainEvery  time.Duration // how often a full disk is tried
 	mmapSize     int           // bytes of address space
+	directSize   int           // bytes of a group that goes past the log
 }
 
 const (
-	defaultReserve = 8 << 20
+	defaultReserve = 16 << 20
+	defaultLog     = 4 << 20
 	defaultLock    = time.Second
 	// maxEpoch is the largest epoch that an item id has room for.
 	maxEpoch = 1<<(64-store.EpochShift) - 1
@@ -74,6 +81,9 @@ func (o Options) withDefaults() Options {
 		o.ReserveBytes = defaultReserve
 	}
 	o.ReserveBytes = max(0, o.ReserveBytes)
+	if o.LogBytes == 0 {
+		o.LogBytes = defaultLog
+	}
 	if o.LockTimeout == 0 {
 		o.LockTimeout = defaultLock
 	}
@@ -86,6 +96,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.hooks.allocate == nil {
 		o.hooks.allocate = allocate
+	}
+	if o.hooks.syncLog == nil {
+		o.hooks.syncLog = syncData
 	}
 	return o
 }
@@ -102,6 +115,9 @@ func (l limits) withDefaults() limits {
 	}
 	if l.regainEvery == 0 {
 		l.regainEvery = 250 * time.Millisecond
+	}
+	if l.directSize == 0 {
+		l.directSize = directSize
 	}
 	if l.mmapSize == 0 {
 		l.mmapSize = mapSmall
@@ -132,6 +148,7 @@ func Open(path string, opts Options) (store.DB, error) {
 	}
 	db.lock = lock
 	go db.writer.run()
+	go db.front.run()
 	return db, nil
 }
 
@@ -175,6 +192,7 @@ func start(path string, opts Options, h *bbolt.DB) (*DB, error) {
 	}
 	w := newWriter(db)
 	db.writer = w
+	db.front = newFront(db, w)
 	if err := w.begin(); err != nil {
 		err = errors.Join(err, db.closeHandle())
 		return nil, fmt.Errorf("open %s: %w", path, err)

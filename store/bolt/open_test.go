@@ -21,7 +21,7 @@ import (
 func checkUsable(t *testing.T, dir string) {
 	t.Helper()
 	for _, id := range []uint64{1, 2} {
-		db, err := Open(dbPath(dir), Options{ReserveBytes: 4096})
+		db, err := Open(dbPath(dir), Options{LogBytes: noLog, ReserveBytes: 4096})
 		if err != nil {
 			t.Fatalf("open: %v", err)
 		}
@@ -156,7 +156,7 @@ func TestNewer(t *testing.T) {
 	})
 	before, _ := os.ReadFile(dbPath(dir))
 	_, err := Open(dbPath(dir), small)
-	if !errors.Is(err, store.ErrNewer) || !strings.Contains(err.Error(), "format 7") || !strings.Contains(err.Error(), "up to 1") {
+	if !errors.Is(err, store.ErrNewer) || !strings.Contains(err.Error(), "format 8") || !strings.Contains(err.Error(), "up to 2") {
 		t.Errorf("open: %v", err)
 	}
 	if after, _ := os.ReadFile(dbPath(dir)); string(after) != string(before) {
@@ -292,7 +292,7 @@ func TestSmallAddressSpace(t *testing.T) {
 func TestLoneBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		commits := 0
-		o := Options{ReserveBytes: -1, BeforeSync: func() { commits++ }}
+		o := Options{LogBytes: noLog, ReserveBytes: -1, BeforeSync: func() { commits++ }}
 		db := mustOpen(t, t.TempDir(), o)
 		q := storetest.Queue(t, db, "q")
 		began := time.Now()
@@ -312,7 +312,7 @@ func TestLoneBatch(t *testing.T) {
 func TestJoined(t *testing.T) {
 	commits, entered, leave := 0, make(chan bool, 1), make(chan bool)
 	hold := false
-	o := Options{ReserveBytes: -1, BeforeSync: func() {
+	o := Options{LogBytes: noLog, ReserveBytes: -1, BeforeSync: func() {
 		commits++
 		if hold {
 			entered <- true

@@ -68,6 +68,14 @@ func syncDir(dir string) error {
 	return nil
 }
 
+// syncData makes what was written to a file durable that keeps its size.
+func syncData(f *os.File) error {
+	if defect.NoSync {
+		return nil
+	}
+	return fdatasync(f)
+}
+
 func isNoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }

@@ -11,9 +11,10 @@ import (
 
 // Queue is one queue's part of the file.
 type Queue struct {
-	db   *DB
-	name []byte
-	part part // the writer's
+	db     *DB
+	name   []byte
+	unread unread
+	listed bool // the front's: it has something in the log
 }
 
 // damaged names a record that the engine sets aside by itself.
@@ -185,8 +186,36 @@ func (q *Queue) noteFix(err error) {
 	}
 }
 
-// Ready implements store.Queue.
+// Ready implements store.Queue. The head of a long backlog is read from the file although the log holds changes, as long as
+// they are all behind what is read or before the cursor.
 func (q *Queue) Ready(after store.Cursor, limit store.Limit) (store.Page, error) {
+	var in stretch
+	early := false // something may have been removed behind the cursor
+	q.unread.has(func(p *pending) bool {
+		if p.in.some {
+			in.add(p.in.first)
+		}
+		early = early || p.out.some && less(after, p.out.last)
+		return false
+	})
+	if !early {
+		page, err := q.ready(after, limit)
+		if n := len(page.Records); err != nil || !in.some || page.More && n > 0 && less(cursorOf(&page.Records[n-1]), in.first) {
+			return page, err
+		}
+	}
+	if err := q.needs((*pending).any); err != nil {
+		return store.Page{}, fmt.Errorf("read %s: %w", q.name, err)
+	}
+	return q.ready(after, limit)
+}
+
+func cursorOf(r *store.Record) store.Cursor {
+	return store.Cursor{Priority: r.Place.Priority, ID: r.ID}
+}
+
+// ready is Ready of the file alone.
+func (q *Queue) ready(after store.Cursor, limit store.Limit) (store.Page, error) {
 	return q.read(limit, func(p *page) {
 		c := cursor(p.b, kindReady)
 		if c == nil {
@@ -207,6 +236,9 @@ func (q *Queue) Ready(after store.Cursor, limit store.Limit) (store.Page, error)
 
 // Due implements store.Queue.
 func (q *Queue) Due(now int64, limit store.Limit) (store.Page, error) {
+	if err := q.needs(func(p *pending) bool { return p.delayed }); err != nil {
+		return store.Page{}, fmt.Errorf("read %s: %w", q.name, err)
+	}
 	return q.read(limit, func(p *page) {
 		c := cursor(p.b, kindDelayed)
 		if c == nil {
@@ -240,6 +272,9 @@ func dueTime(b *bbolt.Bucket, key, value []byte) (int64, bool) {
 
 // Expired implements store.Queue.
 func (q *Queue) Expired(now int64, limit store.Limit) (store.Page, error) {
+	if err := q.needs(func(p *pending) bool { return p.expiry }); err != nil {
+		return store.Page{}, fmt.Errorf("read %s: %w", q.name, err)
+	}
 	return q.read(limit, func(p *page) {
 		c := cursor(p.b, kindExpiry)
 		if c == nil {
@@ -286,6 +321,12 @@ func (p *page) addAt(at store.Place, id uint64, entry []byte) bool {
 
 // Reply implements store.Queue.
 func (q *Queue) Reply(id uint64) (r store.Reply, ok bool, err error) {
+	err = q.needs(func(p *pending) bool {
+		return p.replies.some && p.replies.first.ID <= id && id <= p.replies.last.ID
+	})
+	if err != nil {
+		return r, false, fmt.Errorf("read the reply %d: %w", id, err)
+	}
 	err = q.view(func(b *bbolt.Bucket) error {
 		key := appendID(nil, id)
 		v := get(b, kindReply, key)
@@ -312,6 +353,12 @@ func (q *Queue) Reply(id uint64) (r store.Reply, ok bool, err error) {
 
 // Dedup implements store.Queue.
 func (q *Queue) Dedup(msgID string) (d store.Dedup, ok bool, err error) {
+	if err := q.needs(func(p *pending) bool { return p.pruned }); err != nil {
+		return d, false, fmt.Errorf("look up the message id %q: %w", msgID, err)
+	}
+	if d, ok := q.unread.lookUp(msgID, int(q.db.front.active.Load())); ok {
+		return d, true, nil
+	}
 	err = q.view(func(b *bbolt.Bucket) error {
 		v := get(b, kindDedup, []byte(msgID))
 		if v == nil {

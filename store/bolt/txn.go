@@ -20,11 +20,15 @@ const arenaKeep = 4 << 20
 // txn is one write transaction: the batches that are joined in it share its buckets, its cursors and its arena. It belongs
 // to the writer and is used again and again.
 type txn struct {
-	tx    *bbolt.Tx
-	log   *slog.Logger
-	arena arena
-	bytes int64   // put so far
-	parts []*part // of the queues that take part
+	tx       *bbolt.Tx
+	log      *slog.Logger
+	arena    arena
+	bytes    int64             // put so far
+	parts    []*part           // of the queues that take part
+	known    map[string]*part  // by the name of the bucket
+	latest   *part             // that was asked for
+	allFates map[string]*fates // of the round that is brought in, by the name of the bucket
+	fates    *fates            // that were asked for last
 }
 
 // arena holds the values that are put, which bbolt refers to until the commit has ended.
@@ -68,7 +72,7 @@ func (t *txn) end() {
 		p.close()
 	}
 	t.parts = t.parts[:0]
-	t.tx = nil
+	t.tx, t.latest = nil, nil
 }
 
 // part is a queue within the transaction. It belongs to the writer.

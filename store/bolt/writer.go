@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"stint/store"
+	"stint/store/internal/inbox"
 )
 
 // joinOps is how many operations are joined in one transaction at most, so that one commit stays short; a single batch may
@@ -21,6 +22,7 @@ type writer struct {
 	db      *DB
 	opts    Options
 	log     *slog.Logger
+	in      *inbox.Inbox[request]
 	reserve reserve
 	ended   chan struct{}
 
@@ -39,8 +41,9 @@ func newWriter(db *DB) *writer {
 	return &writer{
 		db: db, opts: db.opts, log: db.opts.Logger,
 		reserve: reserve{db.path + reserveSuffix, db.opts.ReserveBytes, db.opts.hooks.allocate},
+		in:      inbox.New[request](inboxRoom),
 		ended:   make(chan struct{}),
-		txn:     txn{log: db.opts.Logger},
+		txn:     txn{log: db.opts.Logger, known: make(map[string]*part), allFates: make(map[string]*fates)},
 	}
 }
 
@@ -53,13 +56,7 @@ func (w *writer) begin() error {
 		}
 		w.enterFull(err)
 	}
-	err := w.transact(bumpEpoch)
-	if errors.Is(err, store.ErrFull) {
-		w.enterFull(err)
-		if err = w.reopen(err); err == nil {
-			err = w.transact(bumpEpoch)
-		}
-	}
+	err := w.openEpoch()
 	if err != nil {
 		w.stopRegain()
 	}
@@ -67,6 +64,64 @@ func (w *writer) begin() error {
 		err = corrupt(w.db.path, err)
 	}
 	return err
+}
+
+// openEpoch brings what the last process left in the log into the file, starts a new epoch in the same transaction, and
+// makes the log ready.
+func (w *writer) openEpoch() error {
+	var state logState
+	err := w.db.handle.View(func(tx *bbolt.Tx) (err error) {
+		state, err = readLogState(tx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	left, err := w.recoverLog(state)
+	if err != nil {
+		return err
+	}
+	err = w.transactFull(func(t *txn) error {
+		return errors.Join(left.apply(t), t.flush(), renewLog(t.tx, &state), bumpEpoch(t))
+	})
+	if err != nil || w.opts.LogBytes < 0 {
+		return err
+	}
+	state.applied = left.last
+	return w.startLog(state)
+}
+
+// transactFull is transact with a second try after a disk that was full, for which the reserve is given up.
+func (w *writer) transactFull(change func(*txn) error) error {
+	err := w.transact(change)
+	if errors.Is(err, store.ErrFull) {
+		w.enterFull(err)
+		if err = w.reopen(err); err == nil {
+			err = w.transact(change)
+		}
+	}
+	return err
+}
+
+// startLog opens the files of the log, and notes that they count from now on. Without room for them the database does
+// without.
+func (w *writer) startLog(state logState) error {
+	logs, err := w.openLogs(state)
+	if err != nil && isNoSpace(err) {
+		w.log.Warn("there is no room for the log; every change is written to the file itself, which is slower", "path", w.db.path, "error", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = w.transactFull(func(t *txn) error { return noteLog(t.tx, state.applied, true) })
+	if err != nil {
+		w.closeLogs(logs)
+		return err
+	}
+	f := w.db.front
+	f.logs, f.state, f.number = logs, state, state.applied
+	return nil
 }
 
 func bumpEpoch(t *txn) error {
@@ -79,7 +134,9 @@ func bumpEpoch(t *txn) error {
 		return fmt.Errorf("%w: it was opened %d times, which is as often as item ids allow; drain it and start with an empty one",
 			store.ErrInvalid, epoch)
 	}
-	return meta.Put(epochKey, appendMeta(nil, epochKey, epoch+1))
+	return errors.Join(
+		meta.Put(formatKey, appendMeta(nil, formatKey, formatVersion)),
+		meta.Put(epochKey, appendMeta(nil, epochKey, epoch+1)))
 }
 
 func (w *writer) run() {
@@ -92,7 +149,7 @@ func (w *writer) run() {
 			tick = w.regain.C
 		}
 		select {
-		case r, ok := <-w.db.in.C():
+		case r, ok := <-w.in.C():
 			if !ok {
 				w.finish()
 				return
@@ -110,7 +167,7 @@ func (w *writer) gather(first request) []request {
 	w.joined = append(w.joined[:0], first)
 	for n := len(first.ops); n < joinOps; {
 		select {
-		case r, ok := <-w.db.in.C():
+		case r, ok := <-w.in.C():
 			if !ok {
 				return w.joined // the next receive sees the end
 			}
@@ -201,8 +258,11 @@ func (w *writer) write(reqs []request) (bad int, err error) {
 }
 
 func (r *request) apply(t *txn) error {
-	p := &r.q.part
-	if err := p.open(t); err != nil {
+	if r.round != nil {
+		return r.round.apply(t)
+	}
+	p, err := t.part(r.q.name)
+	if err != nil {
 		return err
 	}
 	for _, d := range r.fix {
@@ -252,17 +312,8 @@ func (w *writer) transact(change func(*txn) error) (err error) {
 
 // fail ends all writing. The cause goes to everybody from now on.
 func (w *writer) fail(cause error) {
-	err := fmt.Errorf("%w: %w", store.ErrUnknown, cause)
-	if errors.Is(cause, store.ErrUnknown) {
-		err = cause
-	}
-	w.failed = err
+	w.failed = w.db.fail(cause)
 	w.stopRegain()
-	w.db.mu.Lock()
-	w.db.failed = err
-	w.db.mu.Unlock()
-	w.log.Error("the database cannot be written any more", "path", w.db.path, "error", err)
-	w.opts.Health(err)
 }
 
 // finish writes the list of free pages, which a long list has kept out of the last commits: the next open need not read

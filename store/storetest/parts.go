@@ -61,13 +61,13 @@ func testLeases(t *testing.T, s suite) {
 func testRegistrations(t *testing.T, s suite) {
 	q := s.queue(t)
 	put := func(p string, n int) store.Op {
-		return store.Op{Kind: store.OpPutRegistration, Registration: store.Registration{Processor: p, Capacity: n, Seen: 5}}
+		return store.Op{Kind: store.OpPutRegistration, Registration: store.Registration{Processor: p, Capacity: n, Batch: 3 * n, Seen: 5}}
 	}
 	Commit(t, q, put("b", 1), put("a", 2), put("b", 7))
 	same(t, "registrations", Load(t, q).Registrations,
-		[]store.Registration{{Processor: "a", Capacity: 2, Seen: 5}, {Processor: "b", Capacity: 7, Seen: 5}})
+		[]store.Registration{{Processor: "a", Capacity: 2, Batch: 6, Seen: 5}, {Processor: "b", Capacity: 7, Batch: 21, Seen: 5}})
 	Commit(t, q, store.Op{Kind: store.OpDeleteRegistration, Registration: store.Registration{Processor: "a"}})
-	same(t, "registrations", Load(t, q).Registrations, []store.Registration{{Processor: "b", Capacity: 7, Seen: 5}})
+	same(t, "registrations", Load(t, q).Registrations, []store.Registration{{Processor: "b", Capacity: 7, Batch: 21, Seen: 5}})
 }
 
 func testDedup(t *testing.T, s suite) {

@@ -21,3 +21,12 @@ func allocate(f *os.File, size int64) error {
 		}
 	}
 }
+
+// fdatasync makes the content of a file durable, and of its metadata what is needed to read it.
+func fdatasync(f *os.File) error {
+	for {
+		if err := syscall.Fdatasync(int(f.Fd())); !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
+}

@@ -1,0 +1,364 @@
+package bolt
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"stint/store"
+	"stint/store/internal/journal"
+)
+
+// front takes what the queues submit, makes it durable in the log, says so, and brings it into the file by and by. Its
+// goroutine owns every field but full.
+//
+// There are two files of the log. One is appended to; what the other holds, the writer brings into the file meanwhile, in
+// one transaction. When the first has no room left, or a reader needs what it holds, they change places.
+type front struct {
+	db   *DB
+	w    *writer
+	opts Options
+
+	logs    [2]*journal.File // nil: there are none, and everything goes to the writer
+	state   logState
+	active  atomic.Int32 // index of the file that is appended to; others only read it
+	number  uint64       // of the last group
+	last    [2]uint64    // number of the last group in each file
+	busy    bool         // the writer is at the other file
+	wanted  bool         // somebody waits for what the active file holds
+	waiting [2][]func(error)
+	applied chan error  // how the writer's round ended
+	again   *time.Timer // of a round that found the disk full; nil: none did
+	direct  int         // groups that still go past the log
+
+	joined  []request
+	queues  []*Queue // with something in the active file or the other
+	content []byte
+	scratch [2 * maxPlaceKey]byte
+	failed  error
+	full    atomic.Bool // the writer has no room for new items
+	ended   chan struct{}
+}
+
+const (
+	// directSize is the length of a group that goes past the log, in bytes: to write what is large twice costs more than it
+	// saves.
+	directSize = 256 << 10
+	// directRun is how many groups follow it there, since what is large seldom comes alone, and each change of the way
+	// costs a transaction.
+	directRun = 32
+)
+
+func newFront(db *DB, w *writer) *front {
+	return &front{db: db, w: w, opts: db.opts, applied: make(chan error, 1), ended: make(chan struct{})}
+}
+
+func (f *front) run() {
+	defer close(f.ended)
+	for {
+		var again <-chan time.Time
+		if f.again != nil {
+			again = f.again.C
+		}
+		select {
+		case r, ok := <-f.db.in.C():
+			if !ok {
+				f.finish()
+				return
+			}
+			f.take(r)
+		case err := <-f.applied:
+			f.roundEnded(err)
+		case <-again:
+			f.again = nil
+			f.startRound()
+		}
+	}
+}
+
+// take joins what waits to the first request and sees to all of it.
+func (f *front) take(first request) {
+	f.joined = append(f.joined[:0], first)
+	ops := len(first.ops)
+	for ops < joinOps {
+		select {
+		case r, ok := <-f.db.in.C():
+			if ok {
+				f.joined = append(f.joined, r)
+				ops += len(r.ops)
+				continue
+			}
+		default:
+		}
+		break
+	}
+	f.serve(f.joined)
+	clear(f.joined)
+}
+
+// serve keeps the order of the requests of one queue: it has one batch under way, and what it asks for beside that
+// depends on no other.
+func (f *front) serve(reqs []request) {
+	batches := reqs[:0]
+	for _, r := range reqs {
+		switch {
+		case f.failed != nil:
+			r.done(f.failed)
+		case r.flush:
+			f.flush(r.done)
+		case r.fix != nil:
+			f.past([]request{r})
+		default:
+			batches = append(batches, r)
+		}
+	}
+	if len(batches) == 0 {
+		return
+	}
+	if f.mustPass(batches) {
+		f.past(append([]request{}, batches...))
+		return
+	}
+	if err := f.append(batches); err != nil {
+		f.fail(err)
+	}
+	answer(batches, f.failed)
+}
+
+// mustPass says whether the batches go to the writer instead of the log, and encodes them if not.
+func (f *front) mustPass(reqs []request) bool {
+	if f.logs[0] == nil || f.full.Load() || f.again != nil {
+		return true
+	}
+	if f.direct > 0 {
+		f.direct--
+		return true
+	}
+	f.content = f.content[:0]
+	for i := range reqs {
+		f.content = appendPart(f.content, reqs[i].q, reqs[i].ops, &f.scratch)
+	}
+	if len(f.content) < f.opts.limits.directSize {
+		return false
+	}
+	f.direct = directRun
+	return true
+}
+
+// append makes the batches durable.
+func (f *front) append(reqs []request) error {
+	f.opts.BeforeSync()
+	err := f.write()
+	if errors.Is(err, journal.ErrRoom) {
+		if err = f.makeRoom(); err == nil {
+			err = f.write()
+		}
+	}
+	if err != nil {
+		return err
+	}
+	file := int(f.active.Load())
+	f.last[file] = f.number
+	for i := range reqs {
+		q := reqs[i].q
+		q.unread.note(file, reqs[i].ops)
+		if !q.listed {
+			q.listed = true
+			f.queues = append(f.queues, q)
+		}
+	}
+	return nil
+}
+
+func (f *front) write() error {
+	err := f.logs[f.active.Load()].Append(f.number+1, f.content)
+	if err == nil {
+		f.number++
+	}
+	return err
+}
+
+// makeRoom waits for the other file and changes over to it.
+func (f *front) makeRoom() error {
+	for f.busy {
+		if f.again != nil {
+			<-f.again.C
+			f.again = nil
+			f.startRound()
+		}
+		f.roundEnded(<-f.applied)
+		if f.failed != nil {
+			return f.failed
+		}
+	}
+	if !f.logs[f.active.Load()].Empty() {
+		f.changeOver()
+	}
+	return nil
+}
+
+// past hands the requests to the writer once everything that was appended before is in the file.
+func (f *front) past(reqs []request) {
+	f.flush(func(err error) {
+		if err != nil {
+			answer(reqs, err)
+			return
+		}
+		for _, r := range reqs {
+			f.w.in.Put(r)
+		}
+	})
+}
+
+// flush calls done when what the log holds by now is in the file. It does not wait.
+func (f *front) flush(done func(error)) {
+	active := int(f.active.Load())
+	switch {
+	case f.failed != nil:
+		done(f.failed)
+	case f.again != nil:
+		done(store.ErrFull)
+	case f.logs[active] != nil && !f.logs[active].Empty():
+		f.waiting[active] = append(f.waiting[active], done)
+		f.wanted = true
+		if !f.busy {
+			f.changeOver()
+		}
+	case f.busy:
+		f.waiting[1-active] = append(f.waiting[1-active], done)
+	default:
+		done(nil)
+	}
+}
+
+// changeOver appends to the other file from now on, and has the writer bring this one into the database.
+func (f *front) changeOver() {
+	active := f.active.Load()
+	f.active.Store(1 - active)
+	f.logs[1-active].Begin(f.state.salt)
+	f.wanted = false
+	f.busy = true
+	f.startRound()
+}
+
+func (f *front) startRound() {
+	file := 1 - f.active.Load()
+	r := &round{each: f.logs[file].Groups, last: f.last[file], live: true}
+	f.w.in.Put(request{round: r, done: func(err error) { f.applied <- err }})
+}
+
+// roundEnded goes on after a round. One that finds no room is tried again: its changes are safe in the log, but what
+// waits for them must not take that for granted.
+func (f *front) roundEnded(err error) {
+	file := int(1 - f.active.Load())
+	switch {
+	case err == nil:
+		f.written(file)
+		f.tell(file, nil)
+	case errors.Is(err, store.ErrFull):
+		f.again = time.NewTimer(f.opts.limits.regainEvery)
+		f.wanted = false
+		f.tell(file, err)
+		f.tell(1-file, err)
+	default:
+		f.fail(err)
+	}
+	if f.wanted && !f.busy && f.failed == nil {
+		f.changeOver()
+	}
+}
+
+// tell answers those who wait for what a file of the log holds.
+func (f *front) tell(file int, err error) {
+	waiting := f.waiting[file]
+	f.waiting[file] = nil
+	for _, done := range waiting {
+		done(err)
+	}
+}
+
+func (f *front) written(file int) {
+	f.busy = false
+	left := f.queues[:0]
+	for _, q := range f.queues {
+		q.unread.written(file)
+		if q.listed = q.unread.has((*pending).any); q.listed {
+			left = append(left, q)
+		}
+	}
+	clear(f.queues[len(left):])
+	f.queues = left
+}
+
+// fail ends all writing.
+func (f *front) fail(cause error) {
+	if f.failed != nil {
+		return
+	}
+	f.failed = f.db.fail(cause)
+	f.tell(0, f.failed)
+	f.tell(1, f.failed)
+}
+
+// finish brings all that is in the log into the file, so that the next open finds nothing there.
+func (f *front) finish() {
+	if f.failed == nil && f.logs[0] != nil {
+		f.empty()
+	}
+	f.w.in.Close()
+	<-f.w.ended
+	f.w.closeLogs(f.logs)
+}
+
+func (f *front) empty() {
+	tried := make(chan error, 1)
+	f.flush(func(err error) { tried <- err })
+	for f.busy && f.again == nil && f.failed == nil {
+		f.roundEnded(<-f.applied)
+	}
+	if f.again != nil {
+		f.again.Stop()
+	}
+	if err := <-tried; err != nil {
+		f.opts.Logger.Warn("what the log holds could not be brought into the file; the next start does it",
+			"path", f.db.path, "error", err)
+		return
+	}
+	f.w.in.Put(request{round: &round{each: noGroups, last: f.number}, done: func(err error) { tried <- err }})
+	if err := <-tried; err != nil {
+		f.opts.Logger.Warn("the end of the log could not be noted; the next start reads it again", "path", f.db.path, "error", err)
+	}
+}
+
+func noGroups(func([]byte) error) error { return nil }
+
+// fail notes why nothing is written any more and tells everybody. The first cause stands.
+func (db *DB) fail(cause error) error {
+	db.mu.Lock()
+	if db.failed != nil {
+		defer db.mu.Unlock()
+		return db.failed
+	}
+	err := fmt.Errorf("%w: %w", store.ErrUnknown, cause)
+	if errors.Is(cause, store.ErrUnknown) {
+		err = cause
+	}
+	db.failed = err
+	db.mu.Unlock()
+	db.opts.Logger.Error("the database cannot be written any more", "path", db.path, "error", err)
+	db.opts.Health(err)
+	return err
+}
+
+// needs has what the log holds of the queue brought into the file if test says that a reader needs it.
+func (q *Queue) needs(test func(*pending) bool) error {
+	if !q.unread.has(test) {
+		return nil
+	}
+	done := make(chan error, 1)
+	if !q.db.in.Put(request{q: q, flush: true, done: func(err error) { done <- err }}) {
+		return store.ErrClosed
+	}
+	return <-done
+}
