@@ -15,7 +15,8 @@ const (
 	// mailboxSize and mailboxBytes bound what waits for an actor.
 	mailboxSize  = 1024
 	mailboxBytes = 32 << 20
-	// atOnce bounds the events of one round, so that commits and timers get their turn.
+	// atOnce bounds the items that the events of one round are about, but for the last event, so that commits and timers
+	// get their turn.
 	atOnce = 512
 )
 
@@ -38,10 +39,12 @@ type actor struct {
 	quit    chan struct{}    // closed to end the loop
 	done    chan struct{}    // closed when the loop has ended
 
-	out   queue.Out
-	batch *queue.Batch // under way
-	timer *time.Timer
-	wake  time.Time // what the timer is set to
+	out    queue.Out
+	batch  *queue.Batch // under way
+	gather gatherer     // replies that leave together
+	frames []byte       // of a message of work; empty between two
+	timer  *time.Timer
+	wake   time.Time // what the timer is set to
 }
 
 func newActor(address string, q *queue.Queue, st store.Queue, log *slog.Logger, fail func(error)) *actor {
@@ -91,13 +94,11 @@ func (a *actor) run() {
 
 // receive steps ev and what else waits in the mailbox.
 func (a *actor) receive(ev queue.Event) {
-	for n := 1; ; n++ {
-		if s, ok := ev.(*queue.Sent); ok && s.MsgID != "" {
-			a.lookUp(s)
-		}
+	for n := 0; ; {
+		n += a.lookUpAll(ev)
 		a.mailed.Add(-bodySize(ev))
 		a.step(ev)
-		if n == atOnce || a.q.Full() {
+		if n >= atOnce || a.q.Full() {
 			return
 		}
 		select {
@@ -106,6 +107,26 @@ func (a *actor) receive(ev queue.Event) {
 			return
 		}
 	}
+}
+
+// lookUpAll looks up the message ids of an event, and says how many items it is about.
+func (a *actor) lookUpAll(ev queue.Event) (items int) {
+	switch e := ev.(type) {
+	case *queue.Sent:
+		if e.MsgID != "" {
+			a.lookUp(e)
+		}
+	case *queue.SentBatch:
+		for i := range e.Items {
+			if x := &e.Items[i]; x.MsgID != "" && x.Err == nil {
+				a.lookUp(&x.Sent)
+			}
+		}
+		return len(e.Items)
+	case *queue.AnsweredBatch:
+		return max(1, len(e.Answers))
+	}
+	return 1
 }
 
 // lookUp adds what the store remembers of an item's message id.
@@ -133,14 +154,20 @@ func (a *actor) finish() {
 	}
 }
 
-// perform empties a.out. Doing what it says adds to it, so each list is walked until nothing is left anywhere.
+// perform empties a.out. Doing what it says adds to it, so each list is walked until nothing is left anywhere. Work for
+// several items goes first, so that it cannot be behind the final of one of them; replies that leave together go when no other
+// message is left to say.
 func (a *actor) perform() {
 	var msgs, reads, probes int
 	for {
 		switch o := &a.out; {
+		case len(o.Work) > 0:
+			a.sendWork()
 		case msgs < len(o.Msgs):
 			a.publish(&o.Msgs[msgs])
 			msgs++
+		case !a.gather.empty():
+			a.sendGathered()
 		case reads < len(o.Reads):
 			a.read(o.Reads[reads])
 			reads++
@@ -169,10 +196,15 @@ func (a *actor) performRest() {
 	}
 }
 
-// publish sends one message on its way. A final is followed by word of what became of it.
+// publish sends one message on its way, or puts it with others that leave together. A final is followed by word of what
+// became of it.
 //
 // m may point into a.out, which grows under it: nothing of m is used after a step.
 func (a *actor) publish(m *queue.Msg) {
+	if to, key, gathered := queue.SplitReply(m.To); gathered && m.Kind != queue.Turn {
+		a.gatherReply(to, key, m)
+		return
+	}
 	if m.Kind != queue.Final {
 		a.bus.publish(a.address, m)
 		return
@@ -301,6 +333,10 @@ func bodySize(ev queue.Event) int64 {
 	switch e := ev.(type) {
 	case *queue.Sent:
 		return int64(len(e.Body))
+	case *queue.SentBatch:
+		return int64(e.Bytes)
+	case *queue.AnsweredBatch:
+		return int64(e.Bytes)
 	case *queue.Answered:
 		return int64(len(e.Body))
 	case *queue.Talked:

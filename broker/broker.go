@@ -162,7 +162,7 @@ func (b *Broker) startQueue(byName map[string]*database, qo QueueOptions) error 
 	for _, dm := range snap.Damaged {
 		b.log.Warn("a damaged record was set aside", "queue", qo.Address, "kind", dm.What, "err", dm.Err)
 	}
-	opt := queue.Options{Config: cfg, Persistent: qo.Persistor != "", Watched: b.opt.Interest != nil, Random: uint64(time.Now().UnixNano())}
+	opt := queue.Options{Config: cfg, Persistent: qo.Persistor != "", Watched: b.opt.Interest != nil, Random: uint64(time.Now().UnixNano()), MaxMessage: b.bus.maxMessage()}
 	a := newActor(qo.Address, queue.New(opt, snap, time.Now()), st, b.log, b.fail)
 	a.bus = b.bus
 	subs, err := b.bus.subscribe(a, cfg)

@@ -107,27 +107,42 @@ func (in *inlet) onSend(m *nats.Msg) {
 	if spoilt(m) {
 		err = first(err, wire.Errorf(wire.CodeBadHeader, "the item's header block cannot be read: send lines of name, colon and value"))
 	}
-	ev := &queue.Sent{Reply: m.Reply, Header: m.Header, Body: m.Data, Send: send}
-	if ev.Reply != "" {
-		if e := wire.CheckTarget(ev.Reply, in.own, in.cfg.ReplySubjects); e != nil {
-			ev.Reply, err = "", first(err, e)
-		}
-	}
-	if ev.AcceptedReply != "" {
-		if e := wire.CheckTarget(ev.AcceptedReply, in.own, in.cfg.ReplySubjects); e != nil {
-			ev.AcceptedReply, err = "", first(err, e)
-		}
-	}
-	if size := ev.Size(); size > in.cfg.MaxItemBytes {
-		err = first(err, wire.Errorf(wire.CodeTooLarge, "the item has %d bytes, queue %s takes %d (max_item_bytes): send less, or put the data elsewhere and send where it is", size, in.cfg.Address, in.cfg.MaxItemBytes))
-	}
-	if err != nil {
-		in.refuse(ev, err)
+	if wire.BatchCount(m.Header) != "" {
+		in.onSendBatch(m, send, err)
 		return
 	}
-	if !in.post(m.Sub, ev) {
-		in.refuse(ev, wire.Errorf(wire.CodeBusy, "queue %s is busy: %d bytes wait to be taken in: send the item again, more slowly", in.cfg.Address, maxBacklog))
+	ev := &queue.Sent{Reply: m.Reply, Header: m.Header, Body: m.Data, Send: send}
+	err = in.checkTargets(&ev.Reply, &ev.AcceptedReply, err)
+	if size := ev.Size(); size > in.cfg.MaxItemBytes {
+		err = first(err, in.tooLarge(size))
 	}
+	if err == nil && !in.post(m.Sub, ev) {
+		err = in.busy()
+	}
+	if err != nil {
+		in.refuse(ev.AcceptedReply, ev.Reply, err)
+	}
+}
+
+func (in *inlet) tooLarge(size int) *wire.Error {
+	return wire.Errorf(wire.CodeTooLarge, "the item has %d bytes, queue %s takes %d (max_item_bytes): send less, or put the data elsewhere and send where it is", size, in.cfg.Address, in.cfg.MaxItemBytes)
+}
+
+func (in *inlet) busy() *wire.Error {
+	return wire.Errorf(wire.CodeBusy, "queue %s is busy: %d bytes wait to be taken in: send again, more slowly", in.cfg.Address, maxBacklog)
+}
+
+// checkTargets empties the subjects of a send that the broker may not publish to, and adds an error for the first.
+func (in *inlet) checkTargets(reply, accepted *string, err *wire.Error) *wire.Error {
+	for _, subject := range [...]*string{reply, accepted} {
+		if *subject == "" {
+			continue
+		}
+		if e := wire.CheckTarget(*subject, in.own, in.cfg.ReplySubjects); e != nil {
+			*subject, err = "", first(err, e)
+		}
+	}
+	return err
 }
 
 // spoilt says that a message came with a header block that nats.go could not read, and left out.
@@ -142,12 +157,12 @@ func first(a, b *wire.Error) *wire.Error {
 	return b
 }
 
-// refuse answers an item that does not reach the queue, on each of its subjects that may be answered on.
-func (in *inlet) refuse(ev *queue.Sent, err *wire.Error) {
-	in.log.Debug("an item was refused", "queue", in.cfg.Address, "code", string(err.Code), "message", err.Message)
-	in.sendError(ev.AcceptedReply, err)
-	if ev.Reply != ev.AcceptedReply {
-		in.sendError(ev.Reply, err)
+// refuse answers what does not reach the queue, on each of its subjects that may be answered on.
+func (in *inlet) refuse(accepted, reply string, err *wire.Error) {
+	in.log.Debug("a send was refused", "queue", in.cfg.Address, "code", string(err.Code), "message", err.Message)
+	in.sendError(accepted, err)
+	if reply != accepted {
+		in.sendError(reply, err)
 	}
 }
 
@@ -180,6 +195,10 @@ func (in *inlet) onAnswer(m *nats.Msg) {
 		in.log.Debug("an answer to a lease that cannot exist", "subject", m.Subject)
 		return
 	}
+	if count := wire.BatchCount(m.Header); count != "" {
+		in.onAnswers(m, count, item, attempt)
+		return
+	}
 	ans := wire.ParseAnswer(m.Header, m.Data, m.Reply)
 	if spoilt(m) { // it may have said anything, also that the work failed
 		ans = wire.Answer{Kind: wire.Failed, Code: string(wire.CodeBadHeader), Reason: "the header block of the processor's answer cannot be read"}
@@ -193,8 +212,15 @@ func (in *inlet) onAnswer(m *nats.Msg) {
 		in.log.Warn("an answer was dropped, its queue is too busy: the item is given out again after the process timeout", "subject", m.Subject)
 		return
 	}
-	if m.Reply != "" && ans.Kind != wire.Turn && wire.CheckTarget(m.Reply, in.own, in.cfg.ProcessorSubjects) == nil {
-		in.send(m.Reply, "", nil, nil) // an acknowledgement that wants to be acknowledged, as NATS clients can send
+	if ans.Kind != wire.Turn {
+		in.acknowledge(m)
+	}
+}
+
+// acknowledge answers an answer that wants to be acknowledged, as NATS clients can send.
+func (in *inlet) acknowledge(m *nats.Msg) {
+	if m.Reply != "" && wire.CheckTarget(m.Reply, in.own, in.cfg.ProcessorSubjects) == nil {
+		in.send(m.Reply, "", nil, nil)
 	}
 }
 
@@ -240,16 +266,29 @@ func (in *inlet) registration(m *nats.Msg, ev queue.Event, err *wire.Error) {
 	}
 }
 
-// publish sends what the rules said.
+// publish sends what the rules said. What goes to the sender of a batch says of which item it is.
 func (b *bus) publish(address string, m *queue.Msg) {
+	to, key, _ := queue.SplitReply(m.To)
+	h := withKey(m.Header, key)
 	switch m.Kind {
 	case queue.Work:
-		b.send(m.To, wire.LeaseSubject(address, m.Item, m.N), m.Header, m.Body)
+		b.send(to, wire.LeaseSubject(address, m.Item, m.N), h, m.Body)
 	case queue.Turn:
-		b.send(m.To, wire.TalkSubject(address, m.Item, m.N), m.Header, m.Body)
-	default:
-		b.send(m.To, "", m.Header, m.Body)
+		b.send(to, wire.TalkSubject(address, m.Item, m.N), h, m.Body)
+	case queue.Final:
+		if errors.Is(b.trySend(to, "", h, m.Body), nats.ErrMaxPayload) {
+			e := b.replyTooLarge(len(m.Body))
+			b.send(to, "", withKey(e.Header(), key), e.Body())
+		}
+	case queue.Notice:
+		b.send(to, "", h, m.Body)
 	}
+}
+
+// replyTooLarge is what a sender gets in place of a reply that NATS does not take with the headers that belong to it.
+func (b *bus) replyTooLarge(size int) *wire.Error {
+	return wire.Errorf(wire.CodeTooLarge, "the processor's reply has %d bytes, too many beside its headers for the NATS server's max_payload of %d: "+
+		"let the processor reply with less, or send fewer headers", size, b.nc.MaxPayload())
 }
 
 // sendError sends an error, or nothing where there is nobody to tell.
@@ -262,10 +301,16 @@ func (b *bus) sendError(subject string, err *wire.Error) {
 // send publishes. An error here means that the connection is gone for good or its buffer is full; what was said is
 // then repeated by the rules (a lease times out, a reply stays on record) or by the sender.
 func (b *bus) send(subject, reply string, h wire.Header, body []byte) {
+	_ = b.trySend(subject, reply, h, body) // which has logged it
+}
+
+// trySend is send that says what went wrong, after it has been logged.
+func (b *bus) trySend(subject, reply string, h wire.Header, body []byte) error {
 	err := b.nc.PublishMsg(&nats.Msg{Subject: subject, Reply: reply, Header: h, Data: body})
 	if err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
 		b.log.Error("publishing failed", "subject", subject, "err", err)
 	}
+	return err
 }
 
 // interest says whether the embedded server has a subscription for the subject.
@@ -274,15 +319,16 @@ func (b *bus) interest(subject string) bool { return b.listens(subject) }
 // final sends a final if somebody listens. known is false where that takes a question to an outside server: the answer
 // reaches the actor as an event.
 func (b *bus) final(a *actor, m *queue.Msg) (delivered, known bool) {
+	to, _, _ := queue.SplitReply(m.To)
 	if b.listens != nil {
-		if !b.listens(m.To) {
+		if !b.listens(to) {
 			return false, true
 		}
 		b.publish(a.address, m)
 		return true, true
 	}
 	copied := *m
-	b.inquire(m.To, func(listening bool) {
+	b.inquire(to, func(listening bool) {
 		if listening {
 			b.publish(a.address, &copied)
 		}
@@ -293,13 +339,14 @@ func (b *bus) final(a *actor, m *queue.Msg) (delivered, known bool) {
 
 // probe looks whether a sender that was away is back.
 func (b *bus) probe(a *actor, p queue.Probe) {
+	subject, _, _ := queue.SplitReply(p.Subject)
 	if b.listens == nil {
-		b.inquire(p.Subject, func(listening bool) {
+		b.inquire(subject, func(listening bool) {
 			if listening {
 				a.post(queue.Listening{Item: p.Item})
 			}
 		})
-	} else if b.listens(p.Subject) {
+	} else if b.listens(subject) {
 		a.step(queue.Listening{Item: p.Item})
 	}
 }

@@ -5,7 +5,7 @@
 //
 //	actor   one goroutine for each queue. It owns the queue's rules and is the only one to step them. Nothing in here is
 //	        locked: what others know reaches the actor through its channels.
-//	bus     the only file that speaks NATS. Its callbacks run on nats.go's goroutines, one for each subscription; they
+//	bus     bus.go and batch.go, the only files that speak NATS. Its callbacks run on nats.go's goroutines, one for each subscription; they
 //	        translate and check, and post to the actor's mailbox. They own nothing.
 //	Broker  starts, watches and stops the set. Its watcher goroutine looks for processors whose subscription is gone.
 //

@@ -130,12 +130,14 @@ func TestParseRegister(t *testing.T) {
 		body string
 		want Registration
 	}{
-		{`{"processor":"p.1"}`, Registration{"p.1", 1}},
-		{` {"processor" : "p.1" , "capacity" : 10000 } `, Registration{"p.1", MaxCapacity}},
-		{`{"capacity":1,"processor":"p\u002e1"}`, Registration{"p.1", 1}},
-		{`{"processor":"p","address":"x","Capacity":"ignored","Processor":5}`, Registration{"p", 1}},
-		{`{"processor":5,"processor":"last"}`, Registration{"last", 1}},
-		{`{"processor":"` + strings.ReplaceAll(long, "é", `\u00e9`) + `"}`, Registration{long, 1}},
+		{`{"processor":"p.1"}`, Registration{Processor: "p.1", Capacity: 1}},
+		{` {"processor" : "p.1" , "capacity" : 10000 } `, Registration{Processor: "p.1", Capacity: MaxCapacity}},
+		{`{"capacity":1,"processor":"p\u002e1"}`, Registration{Processor: "p.1", Capacity: 1}},
+		{`{"processor":"p.1","batch":1000}`, Registration{Processor: "p.1", Capacity: 1, Batch: MaxBatch}},
+		{`{"processor":"p.1","capacity":8,"batch":0}`, Registration{Processor: "p.1", Capacity: 8}},
+		{`{"processor":"p","address":"x","Capacity":"ignored","Processor":5}`, Registration{Processor: "p", Capacity: 1}},
+		{`{"processor":5,"processor":"last"}`, Registration{Processor: "last", Capacity: 1}},
+		{`{"processor":"` + strings.ReplaceAll(long, "é", `\u00e9`) + `"}`, Registration{Processor: long, Capacity: 1}},
 	} {
 		got, err := ParseRegister([]byte(c.body))
 		if err != nil || got != c.want {
@@ -196,18 +198,28 @@ func TestParseRegisterRefuses(t *testing.T) {
 	}
 }
 
+func TestParseRegisterRefusesABatch(t *testing.T) {
+	for _, batch := range []string{`-1`, `1001`, `1.0`, `"3"`, `null`} {
+		_, err := ParseRegister([]byte(`{"processor":"p","batch":` + batch + `}`))
+		if err == nil || err.Code != CodeBadRequest || !strings.Contains(err.Message, `"batch" is `) || !strings.Contains(err.Message, "from 0 to 1000") {
+			t.Errorf("batch %s: %v", batch, err)
+		}
+	}
+}
+
 func FuzzParseRegister(f *testing.F) {
 	for _, c := range badProcessors {
 		f.Add([]byte(c.body))
 	}
 	f.Add([]byte(`{"processor":"p.1","capacity":10}`))
+	f.Add([]byte(`{"processor":"p.1","capacity":10,"batch":5}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r, err := ParseRegister(body)
 		if err != nil {
 			checkError(t, err)
 			return
 		}
-		if r.Capacity < 1 || r.Capacity > MaxCapacity || CheckSubject(r.Processor) != nil || !json.Valid(body) {
+		if r.Capacity < 1 || r.Capacity > MaxCapacity || r.Batch < 0 || r.Batch > MaxBatch || CheckSubject(r.Processor) != nil || !json.Valid(body) {
 			t.Errorf("%q was taken as %+v", body, r)
 		}
 		if back, err := ParseRegister(RegisterBody(r)); err != nil || back != r {

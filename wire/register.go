@@ -17,11 +17,12 @@ const (
 type Registration struct {
 	Processor string // the subject it listens at
 	Capacity  int    // how many items it may hold at once, 1 to MaxCapacity
+	Batch     int    // how many items may come in one message, 1 to MaxBatch; 0: work comes in messages of its own
 }
 
-// ParseRegister reads {"processor":"<subject>","capacity":N}. Capacity is 1 when absent. The code of an error is
+// ParseRegister reads {"processor":"<subject>","capacity":N,"batch":N}. Capacity is 1 when absent, batch 0. The code of an error is
 // bad_request for a body that is too long or not a JSON object, for a missing or non-string processor and for a wrong
-// capacity; invalid_subject or forbidden_subject (a leading $) for the subject itself. Keys that are not known are ignored,
+// capacity or batch; invalid_subject or forbidden_subject (a leading $) for the subject itself. Keys that are not known are ignored,
 // as processors of other systems add their own; of a key that is repeated the last counts.
 func ParseRegister(body []byte) (Registration, *Error) {
 	fields, err := registerFields(body)
@@ -32,12 +33,15 @@ func ParseRegister(body []byte) (Registration, *Error) {
 	if r.Processor, err = processorField(fields); err != nil {
 		return Registration{}, err
 	}
-	raw, given := fields["capacity"]
-	if !given {
-		return r, nil
+	if raw, given := fields["capacity"]; given {
+		if r.Capacity, err = parseWhole("capacity", raw, 1, MaxCapacity); err != nil {
+			return Registration{}, err
+		}
 	}
-	if r.Capacity, err = parseCapacity(raw); err != nil {
-		return Registration{}, err
+	if raw, given := fields["batch"]; given {
+		if r.Batch, err = parseWhole("batch", raw, 0, MaxBatch); err != nil {
+			return Registration{}, err
+		}
 	}
 	return r, nil
 }
@@ -81,11 +85,10 @@ func processorField(fields map[string]json.RawMessage) (string, *Error) {
 	return processor, nil
 }
 
-func parseCapacity(raw json.RawMessage) (int, *Error) {
+func parseWhole(key string, raw json.RawMessage, least, most int) (int, *Error) {
 	n, err := strconv.Atoi(string(raw))
-	if err != nil || n < 1 || n > MaxCapacity {
-		return 0, Errorf(CodeBadRequest, `"capacity" is %s: give a whole number from 1 to %d`,
-			clip(string(raw), 40), MaxCapacity)
+	if err != nil || n < least || n > most {
+		return 0, Errorf(CodeBadRequest, `"%s" is %s: give a whole number from %d to %d`, key, clip(string(raw), 40), least, most)
 	}
 	return n, nil
 }
@@ -95,7 +98,8 @@ func RegisterBody(r Registration) []byte {
 	return marshal(struct {
 		Processor string `json:"processor"`
 		Capacity  int    `json:"capacity"`
-	}{r.Processor, r.Capacity})
+		Batch     int    `json:"batch,omitempty"`
+	}{r.Processor, r.Capacity, r.Batch})
 }
 
 // UnregisterBody is the body that ParseUnregister reads.

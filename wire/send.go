@@ -22,12 +22,16 @@ type Send struct {
 	MaxAttempts   uint32        // attempts before the item is dead
 	Timeout       time.Duration // process timeout
 	Progress      bool          // intermediate replies are wanted
+	Batch         string        // how many frames the body is, as it was sent; empty: it is one item
+	Gathered      bool          // replies that are ready at one time may come in one message
 }
 
 // ParseSend reads the headers of a send, and from its body accepted_reply and nothing else; the header wins over the
 // body. Names of Stint- and Nats- headers count in any case, values must be exact:
 //
 //	Stint-Accepted-Reply  a subject, as CheckSubject wants it
+//	Stint-Batch           the body is a batch: see ReadFrames, which checks the value
+//	Stint-Batch-Replies   gathered; with Stint-Batch only
 //	Stint-Max-Attempts    a whole number, 1 to MaxAttempts
 //	Stint-Progress        true or false
 //	Stint-Timeout         milliseconds, 1 to MaxTimeout
@@ -47,7 +51,13 @@ func ParseSend(h Header, body []byte) (Send, *Error) {
 			r.read(name, values)
 		}
 	}
-	if r.send.AcceptedReply == "" {
+	switch {
+	case r.send.Batch != "":
+		r.checkBatch()
+	case r.send.Gathered:
+		r.fail(HeaderBatchReplies, Errorf(CodeBadHeader, "header %s is for a batch: leave it out, or send one with %s", HeaderBatchReplies, HeaderBatch))
+	}
+	if r.send.AcceptedReply == "" && r.send.Batch == "" {
 		r.readBody(body)
 	}
 	if r.err != nil {
@@ -67,7 +77,7 @@ type sendReader struct {
 // sendHeaders are the headers that mean something on a send; an index here is a bit in sendReader.seen.
 var sendHeaders = [...]string{
 	HeaderAcceptedReply, HeaderMaxAttempts, HeaderProgress, HeaderTimeout, HeaderMsgID, HeaderTTL,
-	HeaderPriority, HeaderDelay, HeaderNotBefore, HeaderKey, HeaderRetain,
+	HeaderPriority, HeaderDelay, HeaderNotBefore, HeaderKey, HeaderRetain, HeaderBatch, HeaderBatchReplies,
 }
 
 func (r *sendReader) read(name string, values []string) {
@@ -78,8 +88,8 @@ func (r *sendReader) read(name string, values []string) {
 		}
 	}
 	if hasPrefixFold(name, prefixStint) {
-		r.fail(name, Errorf(CodeBadHeader, "header %s is not known on a send: correct or remove it; known are %s, %s, %s and %s",
-			show(name), HeaderAcceptedReply, HeaderMaxAttempts, HeaderProgress, HeaderTimeout))
+		r.fail(name, Errorf(CodeBadHeader, "header %s is not known on a send: correct or remove it; known are %s, %s, %s, %s, %s and %s",
+			show(name), HeaderAcceptedReply, HeaderBatch, HeaderBatchReplies, HeaderMaxAttempts, HeaderProgress, HeaderTimeout))
 	}
 }
 
@@ -111,8 +121,19 @@ func (r *sendReader) set(name, value string) *Error {
 		return setMsgID(&r.send, value)
 	case HeaderTTL:
 		return setTTL(&r.send, value)
+	case HeaderBatch:
+		return setBatch(&r.send, value)
+	case HeaderBatchReplies:
+		return setBatchReplies(&r.send, value)
 	}
 	return Errorf(CodeUnsupported, "header %s is not supported by this version: remove it", name)
+}
+
+// checkBatch refuses what would be said of all items of a batch at once and makes no sense so.
+func (r *sendReader) checkBatch() {
+	if r.send.MsgID != "" {
+		r.fail(HeaderMsgID, Errorf(CodeBadHeader, "header %s stands on a batch: give each item its own, in the header block of its frame", HeaderMsgID))
+	}
 }
 
 func (r *sendReader) readBody(body []byte) {
@@ -166,6 +187,33 @@ func setTimeout(s *Send, value string) *Error {
 	}
 	s.Timeout = time.Duration(ms) * time.Millisecond
 	return nil
+}
+
+func setBatch(s *Send, value string) *Error {
+	if value == "" {
+		return badValue(HeaderBatch, value, "the number of frames in the body")
+	}
+	s.Batch = value
+	return nil
+}
+
+func setBatchReplies(s *Send, value string) *Error {
+	if value != gathered {
+		return badValue(HeaderBatchReplies, value, gathered+", or leave it out")
+	}
+	s.Gathered = true
+	return nil
+}
+
+// ParseFrameSend reads the headers of an item of a batch: those of its frame, and what Shared gives of the message. Headers
+// that belong to the message as a whole are refused with bad_header.
+func ParseFrameSend(h Header) (Send, *Error) {
+	for _, name := range [...]string{HeaderAcceptedReply, HeaderBatch, HeaderBatchReplies, HeaderBatchKey} {
+		if has(h, name) {
+			return Send{}, Errorf(CodeBadHeader, "header %s stands in a frame: set it on the message", name)
+		}
+	}
+	return ParseSend(h, nil)
 }
 
 func setMsgID(s *Send, value string) *Error {

@@ -19,6 +19,7 @@ func (q *Queue) answer(e *Answered) {
 	if l := q.late[leaseKey{e.Item, e.Attempt}]; l != nil && ends(e.Kind) {
 		if e.Kind == wire.NoResponders {
 			q.setAbsent(l.reg, true)
+			q.unheard(l)
 		} else {
 			l.reg.withheld = false
 		}
@@ -152,8 +153,28 @@ func (q *Queue) nobodyThere(l *lease) {
 		q.lost(older)
 		older = next
 	}
+	q.unheard(l)
 	q.endLease(l)
 	q.giveBack(it)
+}
+
+// unheard gives back the items that went in one message with that of l, the first in it: nobody heard of them either.
+func (q *Queue) unheard(l *lease) {
+	if l.message == 0 {
+		return
+	}
+	for m := l.prev; m != nil; {
+		newer := m.prev
+		switch it := m.it; {
+		case m.message != l.message:
+		case it == nil:
+			q.endLate(m)
+		default:
+			q.endLease(m)
+			q.giveBack(it)
+		}
+		m = newer
+	}
 }
 
 // lost ends a lease, current or late, whose processor is gone.
@@ -192,6 +213,7 @@ func (q *Queue) giveBack(it *item) {
 		return
 	}
 	it.phase = waiting
+	it.part()
 	q.ready.giveBack(it)
 	if it.changed || it.leaseStored {
 		q.touch(it)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"stint/internal/defect"
 	"stint/store"
 	"stint/wire"
 )
@@ -15,7 +16,7 @@ type change struct {
 	put        bool
 	prev       store.Place
 	prevLeased bool
-	accepts    []string
+	accepts    []waiter
 	dedup      bool
 	changed    bool
 	reply      *reply
@@ -54,7 +55,7 @@ func (q *Queue) Take(now time.Time) *Batch {
 	b.Ops = append(b.Ops, q.extra...)
 	b.regs, b.replies, b.dropped, b.extra = q.regChanges, q.replyPuts, q.replyDrops, q.extra
 	q.regChanges, q.replyPuts, q.replyDrops, q.extra = nil, nil, nil, nil
-	if len(b.Ops)+len(b.After) == 0 {
+	if len(b.Ops)+len(b.After)+len(b.changes) == 0 {
 		q.reuse(b)
 		return nil
 	}
@@ -88,6 +89,9 @@ func (q *Queue) takeItems(b *Batch) {
 		if it.phase != replying {
 			c.accepts, it.accepts = it.accepts, nil
 			b.After = acceptNotices(b.After, it.id(), c.accepts)
+			if defect.EarlyAccept {
+				b.After = batchNotices(b.After, it.id(), c.accepts)
+			}
 		}
 		it.inflight, it.changed = true, false
 		b.changes = append(b.changes, c)
@@ -214,6 +218,7 @@ func (q *Queue) committed(err error) {
 		q.changeCommitted(&b.changes[i])
 	}
 	for _, r := range b.replies {
+		q.out.Msgs = batchNotices(q.out.Msgs, r.id, r.accepts)
 		q.keep(r)
 	}
 	for i := range b.extra {
@@ -227,6 +232,9 @@ func (q *Queue) committed(err error) {
 func (q *Queue) changeCommitted(c *change) {
 	it := c.it
 	it.inflight = false
+	if !defect.EarlyAccept {
+		q.out.Msgs = batchNotices(q.out.Msgs, it.id(), c.accepts)
+	}
 	if c.put && it.rec.Expires != 0 {
 		q.nextExpiry = earlier(q.nextExpiry, it.rec.Expires)
 	}

@@ -20,6 +20,21 @@ type Sent struct {
 	Known *store.Dedup
 }
 
+// SentBatch is the items of one message. What the edge found wrong with one item is in that item's Err.
+type SentBatch struct {
+	Reply         string // the message's reply subject; where each item's reply goes is in the item
+	AcceptedReply string // of all items: where the one accept notice goes
+	Items         []BatchItem
+	Bytes         int // of the message
+}
+
+// BatchItem is one item of a [SentBatch]. Its Reply is as [ReplyTo] writes it, its AcceptedReply empty.
+type BatchItem struct {
+	Key string
+	Sent
+	Err *wire.Error
+}
+
 // Registered is a processor that registers; Unregistered one that leaves. Reply may be empty.
 type (
 	Registered struct {
@@ -41,6 +56,12 @@ type Answered struct {
 	wire.Answer
 }
 
+// AnsweredBatch is what came in one message for several leases.
+type AnsweredBatch struct {
+	Answers []Answered
+	Bytes   int // of the message
+}
+
 // Talked is a sender's turn in a conversation.
 type Talked struct {
 	Item   uint64
@@ -59,6 +80,12 @@ type Presence struct {
 // Settled says what became of a [Final]: Delivered, or nobody was listening.
 type Settled struct {
 	Item      uint64
+	Delivered bool
+}
+
+// SettledBatch is [Settled] for the finals that went in one message.
+type SettledBatch struct {
+	Items     []uint64
 	Delivered bool
 }
 
@@ -97,22 +124,25 @@ type Leave struct{}
 // Tick lets time pass. Any other event does so too.
 type Tick struct{}
 
-func (*Sent) event()         {}
-func (*Registered) event()   {}
-func (*Unregistered) event() {}
-func (*Answered) event()     {}
-func (*Talked) event()       {}
-func (Presence) event()      {}
-func (Settled) event()       {}
-func (Listening) event()     {}
-func (*Loaded) event()       {}
-func (Flushed) event()       {}
-func (Committed) event()     {}
-func (*Paged) event()        {}
-func (Stored) event()        {}
-func (Drain) event()         {}
-func (Leave) event()         {}
-func (Tick) event()          {}
+func (*Sent) event()          {}
+func (*SentBatch) event()     {}
+func (*AnsweredBatch) event() {}
+func (*SettledBatch) event()  {}
+func (*Registered) event()    {}
+func (*Unregistered) event()  {}
+func (*Answered) event()      {}
+func (*Talked) event()        {}
+func (Presence) event()       {}
+func (Settled) event()        {}
+func (Listening) event()      {}
+func (*Loaded) event()        {}
+func (Flushed) event()        {}
+func (Committed) event()      {}
+func (*Paged) event()         {}
+func (Stored) event()         {}
+func (Drain) event()          {}
+func (Leave) event()          {}
+func (Tick) event()           {}
 
 // MsgKind says how a [Msg] is to be published.
 type MsgKind uint8
@@ -128,7 +158,7 @@ const (
 	Final
 )
 
-// Msg is something to publish.
+// Msg is something to publish. To is a subject; for an item of a batch it may be what [ReplyTo] writes.
 type Msg struct {
 	Kind   MsgKind
 	To     string
@@ -136,6 +166,24 @@ type Msg struct {
 	N      uint32
 	Header wire.Header
 	Body   []byte
+}
+
+// WorkBatch is work for a processor that takes several items in one message. The message's reply subject is the lease of
+// the first of them. Nobody there is reported as an answer to that lease, and stands for all of them.
+type WorkBatch struct {
+	To    string
+	Items []Given
+
+	number uint64 // of the message, among those of the queue
+	size   int
+}
+
+// Given is one item of a [WorkBatch].
+type Given struct {
+	Item    uint64
+	Attempt uint32
+	Header  wire.Header
+	Body    []byte
 }
 
 // ReadKind says what a read is for.
@@ -166,7 +214,10 @@ type Probe struct {
 
 // Out gathers what steps want done now, whatever the disk does. What has to wait for the disk is in [Batch.After].
 type Out struct {
-	Msgs   []Msg
+	Msgs []Msg
+	// Work grows from step to step, also by items that join a message which is there already. It must leave before Msgs, or
+	// work could be behind the final of its item. Whoever publishes it must empty it with [Out.WorkDone] before the next step.
+	Work   []WorkBatch
 	Reads  []Read
 	Probes []Probe
 	// Flush, if not 0, asks for a [Flushed] with this token once the server has taken everything published so far.
@@ -187,7 +238,28 @@ type Note struct {
 func (o *Out) Reset() {
 	clear(o.Msgs)
 	clear(o.Reads)
+	o.WorkDone()
 	o.Msgs, o.Reads, o.Probes, o.Notes, o.Flush = o.Msgs[:0], o.Reads[:0], o.Probes[:0], o.Notes[:0], 0
+}
+
+// WorkDone empties o.Work and keeps its memory.
+func (o *Out) WorkDone() {
+	for i := range o.Work {
+		w := &o.Work[i]
+		clear(w.Items)
+		*w = WorkBatch{Items: w.Items[:0]}
+	}
+	o.Work = o.Work[:0]
+}
+
+// startWork adds a message of work. The memory of one that was emptied is used again.
+func (o *Out) startWork() *WorkBatch {
+	if n := len(o.Work); n < cap(o.Work) {
+		o.Work = o.Work[:n+1]
+	} else {
+		o.Work = append(o.Work, WorkBatch{})
+	}
+	return &o.Work[len(o.Work)-1]
 }
 
 // Batch is a set of changes for the store, and what may be said once they are on disk.

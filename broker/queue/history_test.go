@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,11 +17,14 @@ type history struct {
 	w     *world
 	sends map[string]*sending // by name
 	ids   map[uint64]*sending
-	given []handed // what processors got, oldest first
-	turns []Msg    // turns of conversations that senders got
-	onWay []Msg    // with the server, but not yet for certain with the sender
-	safe  int      // how many of them are covered by the flush under way
-	epoch int      // restarts so far
+	// batches are the sends of several items: by name, the names of the items.
+	batches map[string][]string
+	joined  map[uint64]int // by message of work: how many items of it have been looked at
+	given   []handed       // what processors got, oldest first
+	turns   []Msg          // turns of conversations that senders got
+	onWay   []Msg          // with the server, but not yet for certain with the sender
+	safe    int            // how many of them are covered by the flush under way
+	epoch   int            // restarts so far
 
 	finals  map[uint64]bool // published by this broker
 	lastNew uint64          // highest item that was delivered for the first time by this broker
@@ -46,13 +50,13 @@ type sending struct {
 	atAccept, atReply []wire.Code
 	finals            []string
 	replies           map[string]bool // bodies that processors completed it with
-	deliveries        int
+	given             bool
 	lost              bool // its record was spoilt
 	missed            bool // nobody was there when a notice came
 }
 
 func newHistory(w *world) *history {
-	h := &history{w: w, sends: map[string]*sending{}, ids: map[uint64]*sending{}}
+	h := &history{w: w, sends: map[string]*sending{}, ids: map[uint64]*sending{}, batches: map[string][]string{}}
 	h.reset()
 	w.onMsg = h.published
 	w.onStep = h.stepped
@@ -62,6 +66,7 @@ func newHistory(w *world) *history {
 func (h *history) reset() {
 	h.finals, h.lastNew, h.turn = map[uint64]bool{}, 0, 0
 	h.lastTo, h.roomAt = map[string]int{}, map[string]int{}
+	h.joined = map[uint64]int{}
 }
 
 func (h *history) fail(format string, args ...any) {
@@ -72,15 +77,12 @@ func (h *history) fail(format string, args ...any) {
 // stepped checks, after each step, what it said about dispatching.
 func (h *history) stepped(out *Out) {
 	q := h.w.q
-	for i := range out.Msgs {
-		m := &out.Msgs[i]
-		if m.Kind != Work || strings.HasSuffix(m.To, ".turn") {
-			continue
-		}
+	for _, m := range h.newWork(out) {
 		if r := q.regs[m.To]; r == nil || r.withheld || r.absent || r.held > r.capacity {
 			h.fail("work for %s, which is %+v", m.To, r)
 		}
 		h.inTurn(m.To)
+		h.inOrder(m.Item)
 	}
 	for s, r := range q.regs {
 		if _, had := h.roomAt[s]; !r.hasRoom() {
@@ -94,6 +96,41 @@ func (h *history) stepped(out *Out) {
 			delete(h.roomAt, s)
 		}
 	}
+}
+
+// inOrder: items are given out for the first time in the order in which they were taken in. What goes to several processors
+// in one round may leave in another order.
+func (h *history) inOrder(item uint64) {
+	s := h.ids[item]
+	if s == nil || s.given {
+		return
+	}
+	if item < h.lastNew {
+		h.fail("%s is given out for the first time after a newer item", s.name)
+	}
+	s.given, h.lastNew = true, item
+}
+
+// newWork is the work that the last step gave out, in that order: the one of the items.
+func (h *history) newWork(out *Out) []Msg {
+	var work []Msg
+	for _, m := range out.Msgs {
+		if m.Kind == Work && !strings.HasSuffix(m.To, ".turn") {
+			work = append(work, m)
+		}
+	}
+	for i := range out.Work {
+		b := &out.Work[i]
+		if r := h.w.q.regs[b.To]; r != nil && len(b.Items) > max(r.batch, h.joined[b.number]) {
+			h.fail("%s gets %d items in one message, it takes %d", b.To, len(b.Items), r.batch)
+		}
+		for _, g := range b.Items[h.joined[b.number]:] {
+			work = append(work, Msg{To: b.To, Item: g.Item})
+		}
+		h.joined[b.number] = len(b.Items)
+	}
+	slices.SortFunc(work, func(a, b Msg) int { return cmp.Compare(a.Item, b.Item) })
+	return work
 }
 
 // published takes note of everything the broker publishes.
@@ -120,9 +157,34 @@ func (h *history) published(m *Msg, heard bool) {
 	}
 	if heard {
 		h.onWay = append(h.onWay, *m)
-	} else if _, name, _ := strings.Cut(m.To, "."); m.Kind == Notice && h.sends[name] != nil {
-		h.sends[name].missed = true
+	} else if m.Kind == Notice {
+		_, name := addressee(m.To)
+		for _, s := range h.membersOf(name) {
+			s.missed = true
+		}
 	}
+}
+
+// addressee is what a message is, and the name of the send that it is for.
+func addressee(to string) (kind, name string) {
+	subject, key, _ := SplitReply(to)
+	kind, name, _ = strings.Cut(subject, ".")
+	if key != "" {
+		name = key
+	}
+	return kind, name
+}
+
+// membersOf are the sends that a name stands for.
+func (h *history) membersOf(name string) []*sending {
+	if s := h.sends[name]; s != nil {
+		return []*sending{s}
+	}
+	var all []*sending
+	for _, n := range h.batches[name] {
+		all = append(all, h.sends[n])
+	}
+	return all
 }
 
 // checkAccepted: accepted is said of what is on disk or completed, of nothing else.
@@ -131,7 +193,38 @@ func (h *history) checkAccepted(m *Msg) {
 	if st.Status != "accepted" {
 		return
 	}
+	if b, ok := wire.ParseBatchAccepted(m.Body); ok {
+		_, name := addressee(m.To)
+		for i, s := range h.membersOf(name) {
+			if v := verdictOn(&b, s.name); v == "" {
+				h.checkSafe(b.First + uint64(i))
+			}
+		}
+		return
+	}
 	id, _ := wire.ParseID(st.ID)
+	h.checkSafe(id)
+}
+
+// verdictOn is what the notice of a batch says of one item: "" for accepted, "duplicate <id>", or the code of an error.
+func verdictOn(b *wire.BatchAccepted, key string) string {
+	for _, d := range b.Duplicates {
+		if d.Key == key {
+			return "duplicate " + d.ID
+		}
+	}
+	for _, r := range b.Refused {
+		if slices.Contains(r.Keys, key) {
+			return string(r.Code)
+		}
+	}
+	return ""
+}
+
+func (h *history) checkSafe(id uint64) {
+	if h.ids[id] == nil {
+		h.fail("item %x is called accepted, and nobody sent it", id)
+	}
 	if !h.w.m.ever[id] && !h.finals[id] && len(h.ids[id].replies) == 0 {
 		if _, kept := h.w.m.replies[id]; !kept {
 			h.fail("%s is called accepted, but it is neither on disk nor completed", h.w.name(id))
@@ -150,13 +243,7 @@ func (h *history) dispatched(m *Msg, heard bool) {
 		h.fail("%s is delivered after its final", s.name)
 	case definite(s.atAccept) || definite(s.atReply) || s.dup:
 		h.fail("%s is delivered, though its sender heard %v %v", s.name, s.atAccept, s.atReply)
-	case s.deliveries == 0 && m.Item < h.lastNew:
-		h.fail("%s is delivered for the first time after a newer item", s.name)
 	}
-	if s.deliveries == 0 {
-		h.lastNew = m.Item
-	}
-	s.deliveries++
 	if heard {
 		h.given = append(h.given, handed{s.name, m.To, m.N})
 		if len(h.given) > 400 {
@@ -187,7 +274,11 @@ func (h *history) hear(n int) {
 }
 
 func (h *history) heard(m *Msg) {
-	kind, name, _ := strings.Cut(m.To, ".")
+	kind, name := addressee(m.To)
+	if h.batches[name] != nil {
+		h.heardBatch(kind, name, m)
+		return
+	}
 	s := h.sends[name]
 	st, isStatus := wire.ParseStatus(m.Body)
 	switch {
@@ -205,9 +296,43 @@ func (h *history) heard(m *Msg) {
 	case isStatus:
 		s.atReply = append(s.atReply, wire.Code(st.Code))
 	}
-	if s == nil {
-		return
+	if s != nil {
+		h.consistent(s)
 	}
+}
+
+// heardBatch is word of all items of a batch.
+func (h *history) heardBatch(kind, name string, m *Msg) {
+	st, _ := wire.ParseStatus(m.Body)
+	b, isNotice := wire.ParseBatchAccepted(m.Body)
+	members := h.membersOf(name)
+	if isNotice && b.Count != len(members) {
+		h.fail("the notice of %s is about %d items, %d were sent", name, b.Count, len(members))
+	}
+	for i, s := range members {
+		verdict := st.Code
+		if isNotice {
+			verdict = verdictOn(&b, s.name)
+		}
+		switch {
+		case verdict == "":
+			s.accepted++
+			s.dup = h.ids[b.First+uint64(i)] != s
+		case strings.HasPrefix(verdict, "duplicate "):
+			id, _ := wire.ParseID(verdict[len("duplicate "):])
+			s.accepted++
+			s.dup = h.ids[id] != s
+		case kind == "a":
+			s.atAccept = append(s.atAccept, wire.Code(verdict))
+		default:
+			s.atReply = append(s.atReply, wire.Code(verdict))
+		}
+		h.consistent(s)
+	}
+}
+
+// consistent: a send is accepted or refused, once.
+func (h *history) consistent(s *sending) {
 	if refused := len(s.atAccept) > 0; refused && s.accepted > 0 || s.accepted > 1 || len(s.atAccept) > 1 || len(s.atReply) > 1 {
 		h.fail("%s: accepted %d times, heard the errors %v and %v", s.name, s.accepted, s.atAccept, s.atReply)
 	}

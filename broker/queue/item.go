@@ -1,7 +1,9 @@
 package queue
 
 import (
+	"bytes"
 	"container/heap"
+	"strings"
 	"time"
 
 	"stint/store"
@@ -36,7 +38,8 @@ type item struct {
 	leaseDue    bool        // a lease record shall be written
 	dedupDue    bool        // its message id has to be remembered
 
-	accepts []string // who waits for the accept notice
+	shared  bool     // its body and reply are parts of the memory of a whole batch; see part
+	accepts []waiter // who waits for the accept notice
 	replyTo string   // where replies go now: a conversation may have moved it
 	lease   *lease
 	final   *final
@@ -54,6 +57,21 @@ func (it *item) id() uint64 { return it.rec.ID }
 
 // written says that the writer has the item's record, or had it and keeps it.
 func (it *item) written() bool { return it.stored.Area != store.Nowhere }
+
+// part gives an item of a batch memory of its own. One that stays long would keep that of the whole message, of which the
+// rest may be done with.
+func (it *item) part() {
+	if !it.shared {
+		return
+	}
+	it.shared = false
+	it.rec.Body = bytes.Clone(it.rec.Body)
+	own := strings.Clone(it.rec.Reply)
+	if it.replyTo == it.rec.Reply {
+		it.replyTo = own
+	}
+	it.rec.Reply = own
+}
 
 // touch puts it on the list for the next batch.
 func (q *Queue) touch(it *item) {

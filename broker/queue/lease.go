@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"stint/store"
+	"stint/wire"
 )
 
 // leaseKey is the fence: an item and the number of its delivery.
@@ -28,6 +29,8 @@ type lease struct {
 	talkN  uint32 // number of the last turn given to the sender
 	turnTo string // where the sender's turn is to go; empty: none awaited
 	turns  int
+
+	message uint64 // number of the message of several items that it went in; 0: it went alone
 
 	older, newer *lease // q.byAge
 	aged         bool   // in q.byAge
@@ -68,8 +71,34 @@ func (q *Queue) give(it *item, r *registration) {
 	}
 	l := q.startLease(it, r, q.timeoutOf(it))
 	q.byAge.push(l)
+	if r.batch > 0 {
+		q.giveInBatch(it, l)
+		return
+	}
 	q.say(Msg{Kind: Work, To: r.subject, Item: it.id(), N: l.key.attempt, Header: it.rec.Header, Body: it.rec.Body})
 }
+
+// giveInBatch adds work to the message that gathers for its processor, if that has not left and has room. Nothing waits for
+// a message to fill: it leaves with all else that this round of steps says.
+func (q *Queue) giveInBatch(it *item, l *lease) {
+	r, w := l.reg, (*WorkBatch)(nil)
+	if r.at < len(q.out.Work) && q.out.Work[r.at].number == r.message {
+		w = &q.out.Work[r.at]
+	}
+	size := wire.FrameSize(workKeySize, it.rec.Header, it.rec.Body)
+	if w == nil || len(w.Items) >= r.batch || q.opt.MaxMessage > 0 && w.size+size > q.opt.MaxMessage {
+		q.messages++
+		r.message, r.at = q.messages, len(q.out.Work)
+		w = q.out.startWork()
+		w.To, w.number = r.subject, r.message
+	}
+	l.message = r.message
+	w.size += size
+	w.Items = append(w.Items, Given{Item: it.id(), Attempt: l.key.attempt, Header: it.rec.Header, Body: it.rec.Body})
+}
+
+// workKeySize is the longest key of work: an id in base 36, a point and an attempt.
+const workKeySize = 13 + 1 + 10
 
 func (q *Queue) timeoutOf(it *item) time.Duration {
 	if it.rec.Timeout > 0 {

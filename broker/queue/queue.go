@@ -87,6 +87,8 @@ type Options struct {
 	Watched bool
 	// Random seeds the jitter of the backoff.
 	Random uint64
+	// MaxMessage bounds a message of work for several items, in bytes of its frames; one item always fits. 0: no bound.
+	MaxMessage int
 }
 
 // Queue is the state of one queue. It belongs to one goroutine.
@@ -113,6 +115,7 @@ type Queue struct {
 	late     map[leaseKey]*lease
 	byAge    leaseList // current leases that are not written, oldest first
 	ends     deadlines // current leases and late ones with a deadline
+	messages uint64    // messages of work for several items so far
 	// graceEnd: until then a restored lease outlives the absence of its processor. Zero: it has passed.
 	graceEnd time.Time
 
@@ -178,7 +181,7 @@ func New(opt Options, snap store.Snapshot, now time.Time) *Queue {
 		q.dedupAges = []dedupAge{{expires: millis(now.Add(opt.DedupWindow)) + 1, n: n}}
 	}
 	for _, r := range snap.Registrations {
-		q.addRegistration(r.Processor, r.Capacity, r.Seen)
+		q.addRegistration(r.Processor, r.Capacity, r.Seen).batch = r.Batch
 	}
 	for i := range snap.Leases {
 		q.restoreLease(&snap.Leases[i])
@@ -203,6 +206,16 @@ func (q *Queue) Step(now time.Time, ev Event, out *Out) {
 		q.send(e)
 	case *Answered:
 		q.answer(e)
+	case *SentBatch:
+		q.sendBatch(e)
+	case *AnsweredBatch:
+		for i := range e.Answers {
+			q.answer(&e.Answers[i])
+		}
+	case *SettledBatch:
+		for _, id := range e.Items {
+			q.finalSettled(Settled{Item: id, Delivered: e.Delivered})
+		}
 	case Settled:
 		q.finalSettled(e)
 	case Committed:
@@ -243,6 +256,8 @@ func (q *Queue) stepBroken(ev Event) {
 	switch e := ev.(type) {
 	case *Sent:
 		q.send(e)
+	case *SentBatch:
+		q.sendBatch(e)
 	case *Registered:
 		q.register(e)
 	case *Unregistered:

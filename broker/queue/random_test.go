@@ -31,6 +31,7 @@ type storm struct {
 	*history
 	t    *rapid.T
 	n    int // sends so far
+	b    int // batches of them
 	acts []func()
 }
 
@@ -62,7 +63,9 @@ func (s *storm) actions() []func() {
 		}
 	}
 	add(10, s.sendOne)
+	add(3, s.sendSeveral)
 	add(10, s.answerOne)
+	add(2, s.answerSeveral)
 	add(2, s.answerStrange)
 	add(3, s.registerOne)
 	add(1, s.unregisterOne)
@@ -92,28 +95,89 @@ func (s *storm) act() {
 func (s *storm) sendOne() {
 	s.n++
 	name := fmt.Sprintf("s%d", s.n)
-	e := s.sent(name, func(e *Sent) {
-		switch s.pick("option", 10) {
-		case 0, 1:
-			e.MsgID = fmt.Sprintf("m%d", s.pick("msg id", 6))
-		case 2:
-			e.TTL = time.Duration(1+s.pick("ttl", 3000)) * time.Millisecond
-		case 3:
-			e.Timeout = time.Duration(1+s.pick("timeout", 700)) * time.Millisecond
-		case 4:
-			e.MaxAttempts = uint32(1 + s.pick("attempts", 4))
-		case 5:
-			e.Progress = true
-		}
-	})
+	e := s.sent(name, s.option)
 	before := s.q.next
-	rec := &sending{name: name, epoch: s.epoch, msgID: e.MsgID, at: s.now, replies: map[string]bool{}}
-	s.sends[name] = rec
+	recs := []*sending{s.record(e)}
+	s.onTake = func() { s.noteIDs(before, recs) }
 	s.step(e)
-	if s.q.next > before {
-		rec.id = s.q.next
-		s.ids[rec.id] = rec
+	s.onTake = nil
+}
+
+func (s *storm) option(e *Sent) {
+	switch s.pick("option", 10) {
+	case 0, 1:
+		e.MsgID = fmt.Sprintf("m%d", s.pick("msg id", 6))
+	case 2:
+		e.TTL = time.Duration(1+s.pick("ttl", 3000)) * time.Millisecond
+	case 3:
+		e.Timeout = time.Duration(1+s.pick("timeout", 700)) * time.Millisecond
+	case 4:
+		e.MaxAttempts = uint32(1 + s.pick("attempts", 4))
+	case 5:
+		e.Progress = true
 	}
+}
+
+func (s *storm) record(e *Sent) *sending {
+	rec := &sending{name: string(e.Body), epoch: s.epoch, msgID: e.MsgID, at: s.now, replies: map[string]bool{}}
+	s.sends[rec.name] = rec
+	return rec
+}
+
+// sendSeveral sends a batch. An item that the edge found wrong is among them now and then.
+func (s *storm) sendSeveral() {
+	s.b++
+	batch := fmt.Sprintf("B%d", s.b)
+	gathered := s.pick("gathered", 2) == 0
+	e := &SentBatch{Reply: "r." + batch, AcceptedReply: "a." + batch}
+	var recs []*sending
+	for range 1 + s.pick("size", 5) {
+		s.n++
+		name := fmt.Sprintf("s%d", s.n)
+		x := BatchItem{Key: name, Sent: *s.sent(name, s.option)}
+		x.AcceptedReply, x.Reply = "", ReplyTo(e.Reply, name, gathered)
+		if s.pick("bad", 12) == 0 {
+			x.Err = wire.Errorf(wire.CodeBadHeader, "bad")
+		}
+		recs = append(recs, s.record(&x.Sent))
+		e.Items = append(e.Items, x)
+		s.batches[batch] = append(s.batches[batch], name)
+	}
+	before := s.q.next
+	s.onTake = func() { s.noteIDs(before, recs) }
+	s.step(e)
+	s.onTake = nil
+}
+
+// noteIDs finds the ids of the items of a batch that were taken in.
+func (s *storm) noteIDs(before uint64, recs []*sending) {
+	for i, rec := range recs {
+		id := before + 1 + uint64(i)
+		taken := s.q.items[id] != nil || slices.ContainsFunc(s.q.dirty, func(it *item) bool { return it.id() == id })
+		if s.q.next > before && taken {
+			rec.id = id
+			s.ids[id] = rec
+		}
+	}
+}
+
+// answerSeveral answers in one message.
+func (s *storm) answerSeveral() {
+	e := &AnsweredBatch{}
+	for range min(len(s.given), 1+s.pick("answers", 4)) {
+		d := s.given[len(s.given)-1-s.pick("which", min(len(s.given), 12))]
+		body := fmt.Sprintf("%s by %s as %d", d.name, d.processor, d.attempt)
+		switch s.pick("answer", 5) {
+		case 0:
+			e.Answers = append(e.Answers, *s.answered(d.name, d.attempt, "-NAK", nil, ""))
+		case 1:
+			e.Answers = append(e.Answers, *s.answered(d.name, d.attempt, "", wire.Header{wire.HeaderError: {"broke"}}, ""))
+		default:
+			s.sends[d.name].replies[body] = true
+			e.Answers = append(e.Answers, *s.answered(d.name, d.attempt, body, nil, ""))
+		}
+	}
+	s.step(e)
 }
 
 func (s *storm) answerOne() {
@@ -158,7 +222,7 @@ func (s *storm) processor() string { return fmt.Sprintf("p%d", s.pick("processor
 
 func (s *storm) registerOne() {
 	p := s.processor()
-	s.step(&Registered{Registration: wire.Registration{Processor: p, Capacity: 1 + s.pick("capacity", 4)}, Reply: "reg." + p})
+	s.step(&Registered{Registration: wire.Registration{Processor: p, Capacity: 1 + s.pick("capacity", 4), Batch: s.pick("batch", 4)}, Reply: "reg." + p})
 }
 
 func (s *storm) unregisterOne() {
@@ -168,7 +232,11 @@ func (s *storm) unregisterOne() {
 // comeOrGo ends a subscription or makes it again.
 func (s *storm) comeOrGo() {
 	subject := s.processor()
-	if s.pick("who", 2) == 0 && s.n > 0 {
+	switch {
+	case s.pick("who", 2) > 0:
+	case s.b > 0 && s.pick("batch", 3) == 0:
+		subject = fmt.Sprintf("r.B%d", max(1, s.b-s.pick("sender", 4)))
+	case s.n > 0:
 		subject = fmt.Sprintf("r.s%d", max(1, s.n-s.pick("sender", 10)))
 	}
 	if s.away[subject] {
@@ -327,7 +395,7 @@ func (s *storm) heal() {
 	}
 	s.given = nil
 	s.world.auto = true
-	s.world.register("p9", 3)
+	s.do(&Registered{Registration: wire.Registration{Processor: "p9", Capacity: 3, Batch: s.pick("batch", 3)}})
 	for n := 0; !s.atRest(); n++ {
 		if n > 3000 {
 			s.t.Fatalf("the queue does not come to rest: %+v, %d in memory, %d spilled; stored are %+v", s.q.counts, len(s.q.items), s.q.spilled, s.m.counts())

@@ -11,6 +11,7 @@ import (
 type registration struct {
 	subject  string
 	capacity int
+	batch    int // how many items it takes in one message; 0: work comes in messages of its own
 	held     int
 	seen     int64 // Unix milliseconds of the last register
 	leases   *lease
@@ -19,6 +20,9 @@ type registration struct {
 	since    time.Time
 	queued   bool // in the room list
 	removed  bool
+
+	message uint64 // number of the last message of several items
+	at      int    // where it gathers in Out.Work, while it does
 }
 
 func (r *registration) hasRoom() bool {
@@ -141,7 +145,7 @@ func (q *Queue) register(e *Registered) {
 		}
 		r = q.revive(e.Processor)
 	}
-	r.capacity, r.seen = e.Capacity, millis(q.now)
+	r.capacity, r.batch, r.seen = e.Capacity, e.Batch, millis(q.now)
 	r.withheld = false
 	q.setAbsent(r, false)
 	r.each(func(l *lease) {
@@ -153,7 +157,7 @@ func (q *Queue) register(e *Registered) {
 	q.regChanges = append(q.regChanges, regChange{
 		op: store.Op{
 			Kind:         store.OpPutRegistration,
-			Registration: store.Registration{Processor: r.subject, Capacity: r.capacity, Seen: r.seen},
+			Registration: store.Registration{Processor: r.subject, Capacity: r.capacity, Batch: r.batch, Seen: r.seen},
 		},
 		reply: e.Reply,
 	})

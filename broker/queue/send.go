@@ -11,15 +11,28 @@ import (
 
 // send takes an item in, or says why not.
 func (q *Queue) send(e *Sent) {
-	if err := q.refuses(e); err != nil {
+	ids := 0
+	if e.MsgID != "" {
+		ids = 1
+	}
+	if err := q.refuses(1, e.Size(), ids); err != nil {
 		q.stats.Refused++
 		q.refuse(e.AcceptedReply, e.Reply, err)
 		return
 	}
-	if e.MsgID != "" && q.duplicate(e) {
+	w := waiter{to: e.AcceptedReply}
+	if e.MsgID != "" && q.duplicate(e, w) {
 		return
 	}
 	it := q.newItem(e)
+	if w.to != "" {
+		it.accepts = []waiter{w}
+	}
+	q.take(it)
+}
+
+// take takes in an item that has just been made.
+func (q *Queue) take(it *item) {
 	q.stats.Accepted++
 	q.counts.Ready++
 	q.counts.Bytes += int64(it.size)
@@ -38,10 +51,9 @@ func (q *Queue) send(e *Sent) {
 	q.ready.push(it)
 }
 
-// refuses says what keeps the item out, nil if nothing.
-func (q *Queue) refuses(e *Sent) *wire.Error {
+// refuses says what keeps so many items out, of so many bytes and with so many message ids in all; nil if nothing.
+func (q *Queue) refuses(items, size, ids int) *wire.Error {
 	a := q.opt.Address
-	size := e.Size()
 	switch {
 	case q.stopping:
 		return wire.Errorf(wire.CodeShuttingDown, "queue %s is shutting down: send the item again when the broker is back", a)
@@ -49,11 +61,11 @@ func (q *Queue) refuses(e *Sent) *wire.Error {
 		return wire.Errorf(wire.CodeStoreFailed, "queue %s: the disk failed and the broker stops, the item is not stored: send it again when the broker is back", a)
 	case q.down != nil:
 		return q.storeError(q.down)
-	case q.total() >= q.opt.MaxItems:
+	case q.total()+items > q.opt.MaxItems:
 		return wire.Errorf(wire.CodeQueueFull, "queue %s holds %d items (%d of them dead letters), the limit max_items: wait until some are processed, or raise it", a, q.total(), q.counts.Dead)
 	case q.counts.Bytes+int64(size) > q.opt.MaxBytes:
-		return wire.Errorf(wire.CodeQueueFull, "queue %s holds %d bytes and this item has %d, the limit max_bytes is %d: wait until some are processed, or raise it", a, q.counts.Bytes, size, q.opt.MaxBytes)
-	case e.MsgID != "" && q.counts.Dedup+len(q.recent) >= q.opt.MaxDedup:
+		return wire.Errorf(wire.CodeQueueFull, "queue %s holds %d bytes and this send has %d, the limit max_bytes is %d: wait until some are processed, or raise it", a, q.counts.Bytes, size, q.opt.MaxBytes)
+	case ids > 0 && q.counts.Dedup+len(q.recent)+ids > q.opt.MaxDedup:
 		return wire.Errorf(wire.CodeQueueFull, "queue %s remembers %d message ids, the limit max_dedup: send without Nats-Msg-Id, or wait until some are older than dedup_window", a, q.counts.Dedup)
 	}
 	return nil
@@ -101,9 +113,6 @@ func (q *Queue) newItem(e *Sent) *item {
 	if e.TTL > 0 {
 		it.rec.Expires = millis(q.now.Add(e.TTL))
 	}
-	if e.AcceptedReply != "" {
-		it.accepts = []string{e.AcceptedReply}
-	}
 	it.size = it.rec.Size()
 	it.rec.Place = readyPlace(it)
 	return it
@@ -113,8 +122,8 @@ func (q *Queue) newItem(e *Sent) *item {
 //
 // The accept notice names the first item, and is said only once that one is on disk. The reply goes to the first
 // send's reply subject; a duplicate that names another one hears there that it is a duplicate, for it would wait for
-// ever otherwise.
-func (q *Queue) duplicate(e *Sent) bool {
+// ever otherwise. w waits for the accept notice.
+func (q *Queue) duplicate(e *Sent, w waiter) bool {
 	first := q.recent[e.MsgID]
 	if first == nil && (e.Known == nil || e.Known.Expires <= millis(q.now)) {
 		return false
@@ -124,18 +133,17 @@ func (q *Queue) duplicate(e *Sent) bool {
 	if first != nil {
 		id, hash = first.id(), replyHash(first.rec.Reply)
 		switch {
-		case e.AcceptedReply == "":
-		case len(first.accepts) == maxAccepts:
-			q.sayTo(e.AcceptedReply, wire.Errorf(wire.CodeBusy, "queue %s: item %s with this Nats-Msg-Id is being written: send it again, more slowly", q.opt.Address, wire.FormatID(first.id())))
+		case !w.waits():
+		case len(first.accepts) >= maxAccepts:
+			q.tellWaiter(w, wire.Errorf(wire.CodeBusy, "queue %s: item %s with this Nats-Msg-Id is being written: send it again, more slowly", q.opt.Address, wire.FormatID(first.id())))
 		default:
-			first.accepts = append(first.accepts, e.AcceptedReply)
+			w.again = true
+			first.accepts = append(first.accepts, w)
 			q.touch(first)
 		}
 	} else {
 		id, hash = e.Known.ID, e.Known.ReplyHash
-		if e.AcceptedReply != "" {
-			q.say(Msg{To: e.AcceptedReply, Body: wire.Accepted(id, true)})
-		}
+		q.sayDuplicate(w, id)
 	}
 	if e.Reply != "" && replyHash(e.Reply) != hash {
 		q.sayTo(e.Reply, wire.Errorf(wire.CodeDuplicate, "queue %s accepted this Nats-Msg-Id before, as item %s: the reply goes to the reply subject of the first send", q.opt.Address, wire.FormatID(id)))
@@ -149,20 +157,8 @@ func replyHash(subject string) uint64 {
 	return h.Sum64()
 }
 
-// acceptNotices are the notices for an item that is now safe.
-func acceptNotices(to []Msg, id uint64, accepts []string) []Msg {
-	if len(accepts) == 0 {
-		return to
-	}
-	body := wire.Accepted(id, false)
-	for _, a := range accepts {
-		to = append(to, Msg{To: a, Body: body})
-	}
-	return to
-}
-
 // insertFailed deals with an item that could not be written. accepts are those who wait for its accept notice.
-func (q *Queue) insertFailed(it *item, accepts []string, cause error) {
+func (q *Queue) insertFailed(it *item, accepts []waiter, cause error) {
 	it.accepts = append(accepts, it.accepts...)
 	it.stored = store.Place{}
 	if it.phase == gone {
@@ -210,10 +206,10 @@ func (q *Queue) giveUp(it *item, err *wire.Error) {
 }
 
 // tell tells those who wait for the accept notice and the reply of an item.
-func (q *Queue) tell(it *item, accepts []string, err *wire.Error) {
-	for _, a := range accepts {
-		if a != it.rec.Reply {
-			q.sayTo(a, err)
+func (q *Queue) tell(it *item, accepts []waiter, err *wire.Error) {
+	for _, w := range accepts {
+		if w.batch != nil || w.to != it.rec.Reply {
+			q.tellWaiter(w, err)
 		}
 	}
 	q.sayTo(it.rec.Reply, err)
@@ -271,25 +267,38 @@ func (q *Queue) breakDown(err error, b *Batch) {
 		if it.failed {
 			q.leaveOpen(it, it.accepts, true, e)
 		}
+		if it.phase == replying {
+			q.leaveBatchOpen(it.accepts, e)
+		}
 	}
 	q.leaveRestOpen(q.regChanges, q.replyPuts, e)
 }
 
 // leaveOpen tells who waits for word of an item; the reply subject too if its sender knows nothing of it yet.
-func (q *Queue) leaveOpen(it *item, accepts []string, unknown bool, e *wire.Error) {
+func (q *Queue) leaveOpen(it *item, accepts []waiter, unknown bool, e *wire.Error) {
 	if unknown {
 		q.tell(it, accepts, e)
 		return
 	}
-	for _, a := range accepts {
-		q.sayTo(a, e)
+	for _, w := range accepts {
+		q.tellWaiter(w, e)
+	}
+}
+
+// leaveBatchOpen lets a batch have its notice though one of its items has its reply on the way and will not be heard of
+// again. An item sent alone needs none: it has the reply.
+func (q *Queue) leaveBatchOpen(accepts []waiter, e *wire.Error) {
+	for _, w := range accepts {
+		if w.batch != nil {
+			q.tellWaiter(w, e)
+		}
 	}
 }
 
 func (q *Queue) leaveRestOpen(regs []regChange, replies []*reply, e *wire.Error) {
 	for _, r := range replies {
-		for _, a := range r.accepts {
-			q.sayTo(a, e)
+		for _, w := range r.accepts {
+			q.tellWaiter(w, e)
 		}
 	}
 	for _, rc := range regs {

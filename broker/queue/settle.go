@@ -28,7 +28,7 @@ type reply struct {
 	again   bool      // it may have been sent by a broker that ended
 	listed  bool      // in q.kept
 	rec     *store.Reply
-	accepts []string
+	accepts []waiter
 }
 
 // settle ends an item with its final message; f's subject is empty if nobody wants one.
@@ -64,6 +64,7 @@ func (q *Queue) finishUnwritten(it *item) {
 
 func (q *Queue) sayAccepted(it *item) {
 	q.out.Msgs = acceptNotices(q.out.Msgs, it.id(), it.accepts)
+	q.out.Msgs = batchNotices(q.out.Msgs, it.id(), it.accepts)
 	it.accepts = nil
 }
 

@@ -53,6 +53,7 @@ func (q *Queue) writeOldLeases() {
 	}
 	for l := q.byAge.head; l != nil && q.now.Sub(l.started) >= leaseWriteAfter; l = q.byAge.head {
 		q.byAge.remove(l)
+		l.it.part()
 		l.it.leaseDue = true
 		q.touch(l.it)
 	}

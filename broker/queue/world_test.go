@@ -24,18 +24,21 @@ type world struct {
 	now time.Time
 	out Out
 
-	auto   bool
-	batch  *Batch          // under way
-	inbox  []Event         // word from the bus on its way
-	away   map[string]bool // subjects nobody is subscribed at
-	async  bool            // an outside server: whether a final was heard is known later
-	asked  []Msg           // finals of which it is not known yet
-	flush  uint64          // token of a flush under way
-	full   bool            // the store has no room for new items
-	said   []string        // transcript since the last want
-	names  map[uint64]string
-	onMsg  func(m *Msg, heard bool)
-	onStep func(out *Out)
+	auto  bool
+	batch *Batch          // under way
+	inbox []Event         // word from the bus on its way
+	away  map[string]bool // subjects nobody is subscribed at
+	async bool            // an outside server: whether a final was heard is known later
+	asked []Msg           // finals of which it is not known yet
+	// gathered are finals that leave in one message.
+	gathered []Msg
+	flush    uint64   // token of a flush under way
+	full     bool     // the store has no room for new items
+	said     []string // transcript since the last want
+	names    map[uint64]string
+	onMsg    func(m *Msg, heard bool)
+	onStep   func(out *Out)
+	onTake   func() // when a step has given out ids, before anything it says is looked at
 }
 
 // tb is what testing.T and rapid.T have in common.
@@ -68,17 +71,21 @@ func (w *world) start() {
 // restart ends the broker without a word, and starts another on what is stored.
 func (w *world) restart() {
 	w.m.epoch++
-	w.out, w.batch, w.inbox, w.asked, w.flush = Out{}, nil, nil, nil, 0
+	w.out, w.batch, w.inbox, w.asked, w.gathered, w.flush = Out{}, nil, nil, nil, nil, 0
 	w.start()
 }
 
 func (w *world) step(ev Event) {
-	var out Out
+	out := Out{Work: w.out.Work} // work joins messages that have not left
 	before := w.q.next
 	w.q.Step(w.now, ev, &out)
 	if w.q.next > before {
-		w.names[w.q.next] = string(ev.(*Sent).Body)
+		w.nameItems(before, ev)
+		if w.onTake != nil {
+			w.onTake()
+		}
 	}
+	w.out.Work = out.Work
 	if w.onStep != nil {
 		w.onStep(&out)
 	}
@@ -89,6 +96,17 @@ func (w *world) step(ev Event) {
 	w.out.Flush = max(w.out.Flush, out.Flush)
 	if err := check(w); err != nil {
 		w.t.Fatalf("after %s: %v", describe(ev), err)
+	}
+}
+
+func (w *world) nameItems(before uint64, ev Event) {
+	switch e := ev.(type) {
+	case *Sent:
+		w.names[w.q.next] = string(e.Body)
+	case *SentBatch:
+		for i := range e.Items {
+			w.names[before+1+uint64(i)] = string(e.Items[i].Body)
+		}
 	}
 }
 
@@ -151,10 +169,17 @@ func (w *world) perform() {
 	for {
 		o := &w.out
 		switch {
+		case len(o.Work) > 0:
+			for i := range o.Work {
+				w.publishWork(&o.Work[i])
+			}
+			o.WorkDone()
 		case len(o.Msgs) > 0:
 			m := o.Msgs[0]
 			o.Msgs = o.Msgs[1:]
 			w.publish(&m)
+		case len(w.gathered) > 0:
+			w.sendGathered()
 		case len(o.Reads) > 0:
 			r := o.Reads[0]
 			o.Reads = o.Reads[1:]
@@ -162,7 +187,7 @@ func (w *world) perform() {
 		case len(o.Probes) > 0:
 			p := o.Probes[0]
 			o.Probes = o.Probes[1:]
-			if !w.away[p.Subject] {
+			if subject, _, _ := SplitReply(p.Subject); !w.away[subject] {
 				w.step(Listening{Item: p.Item})
 			}
 		default:
@@ -192,6 +217,8 @@ func (w *world) publish(m *Msg) {
 	switch {
 	case m.Kind == Final && w.async:
 		w.asked = append(w.asked, *m)
+	case m.Kind == Final && isGathered(m.To):
+		w.gathered = append(w.gathered, *m)
 	case m.Kind == Final:
 		w.step(Settled{Item: m.Item, Delivered: w.deliver(m)})
 	case m.Kind == Work && !w.deliver(m):
@@ -201,9 +228,51 @@ func (w *world) publish(m *Msg) {
 	}
 }
 
+func isGathered(to string) bool {
+	_, _, gathered := SplitReply(to)
+	return gathered
+}
+
+// sendGathered sends the finals that have gathered, those for one subject together.
+func (w *world) sendGathered() {
+	first, _, _ := SplitReply(w.gathered[0].To)
+	ev := &SettledBatch{}
+	var rest []Msg
+	for i := range w.gathered {
+		m := &w.gathered[i]
+		if subject, _, _ := SplitReply(m.To); subject != first {
+			rest = append(rest, *m)
+			continue
+		}
+		ev.Items, ev.Delivered = append(ev.Items, m.Item), w.deliver(m)
+	}
+	w.gathered = rest
+	w.step(ev)
+}
+
+// publishWork sends a message of work for several items. When nobody is there, the server says so once.
+func (w *world) publishWork(m *WorkBatch) {
+	line, heard := m.To+": work", !w.away[m.To]
+	if !heard {
+		line = "nobody at " + line
+	}
+	for _, g := range m.Items {
+		line += fmt.Sprintf(" [%s #%d]", w.name(g.Item), g.Attempt)
+		if w.onMsg != nil {
+			w.onMsg(&Msg{Kind: Work, To: m.To, Item: g.Item, N: g.Attempt, Header: g.Header, Body: g.Body}, heard)
+		}
+	}
+	w.said = append(w.said, line)
+	w.t.Logf("%s  %s", w.clock(), line)
+	if !heard {
+		w.inbox = append(w.inbox, &Answered{Item: m.Items[0].Item, Attempt: m.Items[0].Attempt, Answer: wire.Answer{Kind: wire.NoResponders}})
+	}
+}
+
 // deliver writes it in the transcript and says whether anybody heard.
 func (w *world) deliver(m *Msg) bool {
-	heard := !w.away[m.To]
+	subject, _, _ := SplitReply(m.To)
+	heard := !w.away[subject]
 	line := m.To + ": " + w.text(m)
 	if !heard {
 		line = "nobody at " + line
@@ -230,6 +299,16 @@ func (w *world) text(m *Msg) string {
 		}
 		if st.Code != "" {
 			body += " " + st.Code
+		}
+	}
+	if b, ok := wire.ParseBatchAccepted(m.Body); ok {
+		body += fmt.Sprintf(" and %d", b.Count-1)
+		for _, d := range b.Duplicates {
+			id, _ := wire.ParseID(d.ID)
+			body += fmt.Sprintf(", %s is %s", d.Key, w.name(id))
+		}
+		for _, r := range b.Refused {
+			body += fmt.Sprintf(", %s %v", r.Code, r.Keys)
 		}
 	}
 	if len(m.Header[wire.HeaderRedelivered]) > 0 {
@@ -416,6 +495,8 @@ func describe(ev Event) string {
 	switch e := ev.(type) {
 	case *Sent:
 		return fmt.Sprintf("Sent %s", e.Body)
+	case *SentBatch:
+		return fmt.Sprintf("SentBatch of %d", len(e.Items))
 	case *Answered:
 		return fmt.Sprintf("Answered %x #%d %s", e.Item, e.Attempt, e.Kind)
 	case *Registered:
