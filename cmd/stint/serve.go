@@ -43,7 +43,8 @@ Its log goes to standard error. SIGTERM, SIGINT or SIGHUP ends it: no more work 
 for drain_timeout, the rest stays in the database, and it exits with 0. A second signal ends it at once with 130.
 
 Relative paths in a configuration are relative to the working directory, not to the file. GOGC and GOMEMLIMIT, if set,
-are kept; otherwise the collector is tuned for throughput within three quarters of the memory at hand.
+are kept; otherwise the collector is tuned for throughput while there is less than 176 MiB, and to keep within three quarters of
+the memory at hand.
 
 ` + exitCodes,
 		Example: `  stint serve

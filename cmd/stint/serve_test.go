@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"testing"
@@ -128,9 +129,35 @@ func TestTuneMemoryKeepsTheEnvironment(t *testing.T) {
 	if p != gcPercent {
 		t.Errorf("%d %%", p)
 	}
-	if at := memoryAtHand(); at > 0 && l != int64(float64(at)*memoryShare) {
+	if at := memoryAtHand(); l < memoryLimit(0, at) || l > memoryLimit(1<<30, at) {
 		t.Errorf("limit %d of %d", l, at)
 	}
+}
+
+func TestMemoryLimitFollowsWhatLives(t *testing.T) {
+	for _, c := range []struct{ live, atHand, want int64 }{
+		{0, 0, memoryEnough},
+		{10 << 20, 8 << 30, memoryEnough},
+		{100 << 20, 8 << 30, 232 << 20},
+		{100 << 20, 256 << 20, 192 << 20},
+	} {
+		if got := memoryLimit(c.live, c.atHand); got != c.want {
+			t.Errorf("%d alive of %d: limit %d, want %d", c.live, c.atHand, got, c.want)
+		}
+	}
+	before, old := debug.SetMemoryLimit(-1), int64(0)
+	t.Cleanup(func() { debug.SetMemoryLimit(before) })
+	limitMemory(0, old)
+	held := make([]byte, 200<<20)
+	defer runtime.KeepAlive(held)
+	for range 1000 { // a finalizer runs some time after its collection
+		runtime.GC()
+		runtime.Gosched()
+		if debug.SetMemoryLimit(-1) > 400<<20 {
+			return
+		}
+	}
+	t.Errorf("with %d bytes alive the limit is %d", len(held), debug.SetMemoryLimit(-1))
 }
 
 func TestMemoryLimits(t *testing.T) {

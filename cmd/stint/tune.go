@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"os"
 	"path"
+	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
 	"strings"
 )
@@ -14,18 +16,49 @@ import (
 // and its garbage plentiful, so this costs some megabytes; it was worth 10 % of throughput when measured.
 const gcPercent = 400
 
-// memoryShare is the part of the memory at hand beyond which the collector works as hard as it must, so that the
-// generous percentage does not end in the kernel's killing the process.
-const memoryShare = 0.75
+const (
+	// memoryEnough is where that generosity ends, in bytes: what is beyond it is left to what lives.
+	memoryEnough = 176 << 20
+	// memoryBeside is how much more than twice what lives is allowed where that alone is more than enough.
+	memoryBeside = 32 << 20
+	// memoryShare is the part of the memory at hand beyond which the collector works as hard as it must, so that the
+	// kernel does not kill the process.
+	memoryShare = 0.75
+)
 
 // tuneMemory sets the collector unless the environment does, with GOGC or GOMEMLIMIT.
 func tuneMemory() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	if limit := memoryAtHand(); os.Getenv("GOMEMLIMIT") == "" && limit > 0 {
-		debug.SetMemoryLimit(int64(float64(limit) * memoryShare))
+	if os.Getenv("GOMEMLIMIT") == "" {
+		limitMemory(memoryAtHand(), 0)
 	}
+}
+
+// limitMemory sets a limit for what lives now, and again after each collection. old is the one before: to set a limit
+// stops all goroutines for a moment.
+func limitMemory(atHand, old int64) {
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
+	limit := memoryLimit(int64(live[0].Value.Uint64()), atHand)
+	if limit != old {
+		debug.SetMemoryLimit(limit)
+	}
+	runtime.SetFinalizer(&collected{}, func(*collected) { limitMemory(atHand, limit) })
+}
+
+// collected is an object whose end says that there was a collection. It is not empty, since the runtime gives all empty ones
+// the same address.
+type collected struct{ _ *byte }
+
+// memoryLimit is the limit for a process with so many bytes alive on a machine with so many at hand; 0 of these: unknown.
+func memoryLimit(live, atHand int64) int64 {
+	limit := max(memoryEnough, 2*live+memoryBeside)
+	if atHand > 0 {
+		limit = min(limit, int64(float64(atHand)*memoryShare))
+	}
+	return limit
 }
 
 // memoryAtHand is the machine's memory or the control group's limit, in bytes; 0 where nothing says.
