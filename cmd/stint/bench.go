@@ -56,6 +56,9 @@ tail. The sender is never more than a window ahead of what is completed meanwhil
 answers as it adds, so that they are never further ahead of it than a handful for each: the backlog keeps its length, and
 completed/s and accepted/s are one flow. It is measured from the first reply until as many are completed as were added.
 
+With --batch N the sender and the processors use batches with stint: up to N items, answers or replies that are ready at one
+time go in one message. Nothing waits for a message to fill. The peers have no batches and are measured as they are.
+
 With --slow-sync there are also rounds of stint in which each fsync takes that much longer.
 
 Latencies are taken under the load. Processor time, memory (what is not a mapped file) and bytes written are those of the
@@ -65,6 +68,7 @@ server process; they are known on Linux only. An item that is lost or answered t
 		Example: `  stint bench --peer jetstream --peer relay
   stint bench --mode drain --peer jetstream --json >drain.json
   stint bench --window 1 --processors 1 --peer relay
+  stint bench --batch 64 --window 1024 --capacity 256 --peer jetstream
   stint bench --slow-sync 5ms --dir /var/tmp
   stint bench --backlog 1000000 --rounds 1 --cpuprofile cpu.pprof`,
 		Args: cobra.NoArgs,
@@ -90,6 +94,7 @@ func (f *benchFlags) add(cmd *cobra.Command) {
 	flags.IntVar(&f.Processors, "processors", 2, "how many processor processes there are")
 	flags.IntVar(&f.Capacity, "capacity", 64, "how many items of a queue a processor may hold")
 	flags.IntVar(&f.Rounds, "rounds", 5, "how many rounds there are of each kind")
+	flags.IntVar(&f.Batch, "batch", 0, "how many items may go in one message through stint, both ways")
 	flags.IntVar(&f.Queues, "queues", 1, "how many queues the items are spread over")
 	flags.Int64Var(&f.Backlog, "backlog", 0, "how many items wait meanwhile; with --mode roundtrip")
 	flags.DurationVar(&f.SlowSync, "slow-sync", 0, "measure stint also with each fsync this much longer, such as 5ms")

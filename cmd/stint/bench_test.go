@@ -75,6 +75,21 @@ func TestBenchRoundtripOfEveryKind(t *testing.T) {
 	}
 }
 
+func TestBenchInBatches(t *testing.T) {
+	counts := map[string]float64{"sent": 300, "accepted": 300, "completed": 300}
+	for _, args := range [][]string{
+		{"--batch=8", "--window=20", "--queues=2", "--capacity=4", "--peer=jetstream"},
+		{"--batch=1000", "--window=1"},
+		{"--batch=7", "--window=16", "--mode=drain"},
+	} {
+		r := runBench(t, append(args, "--items=300")...)
+		kinds := []bench.Kind{bench.Stint, bench.JetStream}
+		checkCounts(t, r, kinds[:len(r.Kinds)], counts)
+	}
+	r := runBench(t, "--items=600", "--batch=64", "--window=32", "--backlog=200", "--capacity=16")
+	checkCounts(t, r, []bench.Kind{bench.Stint}, map[string]float64{"sent": 0, "completed_per_s": 0})
+}
+
 func TestBenchEnqueue(t *testing.T) {
 	r := runBench(t, "--mode=enqueue", "--items=100", "--window=1", "--peer=jetstream", "--peer=relay")
 	checkCounts(t, r, []bench.Kind{bench.Stint, bench.JetStream, bench.Relay},

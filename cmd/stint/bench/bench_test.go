@@ -41,6 +41,8 @@ func TestOptionsThatAreNotRight(t *testing.T) {
 		"--backlog must":                             func(o *Options) { o.Backlog = -1 },
 		"--seconds":                                  func(o *Options) { o.Duration = 0 },
 		"--slow-sync must":                           func(o *Options) { o.SlowSync = -1 },
+		"--batch must":                               func(o *Options) { o.Batch = MaxBatch + 1 },
+		"lower --batch or --size":                    func(o *Options) { o.Batch, o.Size = 1000, 901 },
 		"--mode must":                                func(o *Options) { o.Mode = "both" },
 		"--peer must be one of":                      func(o *Options) { o.Peers = []Kind{Stint} },
 		"--peer relay is given":                      func(o *Options) { o.Peers = []Kind{Relay, Relay} },
@@ -72,6 +74,10 @@ func TestSpecOfEachKind(t *testing.T) {
 	if diff := cmp.Diff([]string{"work-1", "work-2"}, s.Queues); diff != "" {
 		t.Error(diff)
 	}
+	o.Batch = 8
+	if o.spec(Stint).Batch != 8 || o.spec(StintSlow).Batch != 8 || o.spec(JetStream).Batch != 0 || o.spec(Relay).Batch != 0 {
+		t.Error("batches are for Stint alone")
+	}
 	if s = o.spec(StintSlow); s.SlowSync != time.Millisecond || s.CPUProfile != "cpu.stint-slow" {
 		t.Errorf("stint-slow: %+v", s)
 	}
@@ -85,17 +91,19 @@ func TestWorkIsOneSentence(t *testing.T) {
 	all := map[string]bool{}
 	for _, mode := range []Mode{Roundtrip, Enqueue, Drain} {
 		for _, backlog := range []int64{0, 1000} {
-			o := good()
-			o.Mode, o.Backlog = mode, backlog
-			work := o.Work()
-			if strings.Count(work, ".") != 1 || !strings.HasSuffix(work, ".") {
-				t.Errorf("%s: %q", mode, work)
+			for _, batch := range []int{0, 1, 2} {
+				o := good()
+				o.Mode, o.Backlog, o.Batch = mode, backlog, batch
+				work := o.Work()
+				if strings.Count(work, ".") != 1 || !strings.HasSuffix(work, ".") {
+					t.Errorf("%s: %q", mode, work)
+				}
+				all[work] = true
 			}
-			all[work] = true
 		}
 	}
-	if len(all) != 4 {
-		t.Errorf("there are %d sentences, want 4: %v", len(all), all)
+	if len(all) != 8 {
+		t.Errorf("there are %d sentences, want 8: %v", len(all), all)
 	}
 }
 

@@ -37,6 +37,17 @@ func (c *credit) take() {
 	}
 }
 
+// tryTake takes credit for one answer if there is some now.
+func (c *credit) tryTake() bool {
+	if c.left.Add(-1) >= 0 {
+		return true
+	}
+	if c.left.Add(1) > 0 {
+		c.signal() // for another one that waits
+	}
+	return false
+}
+
 func (c *credit) give(n int64) {
 	c.left.Add(n)
 	c.signal()

@@ -48,6 +48,8 @@
 //   - Passing a backlog, each kind adds as much as it completes: processors answer on credit, which the sender gives them in
 //     small grants as it adds. A broker that serves processors first would otherwise be measured draining, one that serves
 //     senders first filling.
+//   - With --batch the sender puts what the window has free into one message, and what Stint gives and gets back goes in
+//     batches too, as any client may do it. Peers are as ever: they have nothing like it.
 //   - With a window of 1 the next item also waits for the reply of the one before. JetStream and the relay would have two
 //     under way otherwise, where Stint often has one.
 //

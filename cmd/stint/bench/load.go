@@ -170,31 +170,66 @@ func (s *sender) add(ctx context.Context, limit int64, during time.Duration, lea
 		limit = MaxItems
 	}
 	start, already := s.now(), s.completed.Load()
-	for n := range limit {
-		i, err := s.takeSlot(ctx)
+	for n := int64(0); n < limit; {
+		slots, err := s.takeSlots(ctx, limit-n)
 		if err != nil {
 			return err
 		}
+		last := n + int64(len(slots))
 		if lead > 0 {
-			if err := s.await(ctx, already+n-lead+1); err != nil {
+			if err := s.await(ctx, already+last-lead); err != nil {
 				return err
 			}
 		}
 		now := s.now()
 		if timed && now-start >= during {
-			s.free <- i
+			s.giveBack(slots)
 			return nil
 		}
-		if err := s.send(i, now); err != nil {
+		if err := s.sendAll(slots, now); err != nil {
 			return err
 		}
-		if s.Backlog > 0 && lead > 0 {
-			if err := s.grant(n + 1); err != nil {
-				return err
+		for ; n < last; n++ {
+			if s.Backlog > 0 && lead > 0 {
+				if err := s.grant(n + 1); err != nil {
+					return err
+				}
 			}
 		}
 	}
 	return nil
+}
+
+// takeSlots waits for a slot and takes, for a batch, what else is free, as far as the message and the items to send allow.
+// The result is good until the next call.
+func (s *sender) takeSlots(ctx context.Context, limit int64) ([]int, error) {
+	i, err := s.takeSlot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.taken = append(s.taken[:0], i)
+	for int64(len(s.taken)) < min(limit, int64(s.Batch)) {
+		select {
+		case i = <-s.free:
+			s.taken = append(s.taken, i)
+		default:
+			return s.taken, nil
+		}
+	}
+	return s.taken, nil
+}
+
+func (s *sender) giveBack(slots []int) {
+	for _, i := range slots {
+		s.free <- i
+	}
+}
+
+func (s *sender) sendAll(slots []int, now time.Duration) error {
+	if s.Batch > 0 {
+		return s.sendBatch(slots, now)
+	}
+	return s.send(slots[0], now)
 }
 
 func (s *sender) send(i int, now time.Duration) error {
@@ -228,9 +263,7 @@ func (s *sender) settle(ctx context.Context, f func()) error {
 		}
 	}
 	f()
-	for _, i := range taken {
-		s.free <- i
-	}
+	s.giveBack(taken)
 	return nil
 }
 

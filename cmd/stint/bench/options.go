@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"stint/wire"
 )
 
 // Kind is what carries the items.
@@ -43,14 +45,16 @@ const (
 	MaxCapacity   = 100_000
 	MaxRounds     = 1000
 	MaxQueues     = 10_000
+	MaxBatch      = wire.MaxBatch
 	MaxDuration   = time.Hour   // of one round's sending
 	MaxSlowSync   = time.Minute // of one fsync
 
 	maxWindowBytes = 1 << 30    // of a full window, and of what the processors hold of one queue
 	maxRoom        = 16_000_000 // items, of all processors for all queues
+	maxBatchBytes  = MaxSize    // of the items of one message
 )
 
-// Options are what to measure. Every field must be set but Items, Backlog, SlowSync, Dir and the profiles.
+// Options are what to measure. Every field must be set but Items, Batch, Backlog, SlowSync, Dir and the profiles.
 type Options struct {
 	Peers      []Kind        `json:"peers"`
 	Mode       Mode          `json:"mode"`
@@ -62,6 +66,7 @@ type Options struct {
 	Capacity   int           `json:"capacity"`
 	Rounds     int           `json:"rounds"`
 	Queues     int           `json:"queues"`
+	Batch      int           `json:"batch,omitempty"` // items in one message, with Stint; 0 or 1: messages of their own
 	Backlog    int64         `json:"backlog,omitempty"`
 	SlowSync   time.Duration `json:"-"`             // added to each fsync in rounds of their own
 	Dir        string        `json:"dir,omitempty"` // where the data goes; "": the system's place for temporary files
@@ -82,6 +87,7 @@ func (o *Options) Check() error {
 		{"capacity", int64(o.Capacity), 1, MaxCapacity},
 		{"rounds", int64(o.Rounds), 1, MaxRounds},
 		{"queues", int64(o.Queues), 1, MaxQueues},
+		{"batch", int64(o.Batch), 0, MaxBatch},
 		{"backlog", o.Backlog, 0, MaxItems / 2},
 	} {
 		if limit.n < limit.least || limit.n > limit.max {
@@ -124,6 +130,8 @@ func (o *Options) checkTotals() error {
 	switch {
 	case int64(o.Window)*int64(o.Size) > maxWindowBytes:
 		return fmt.Errorf("a window of %d items of %d bytes is more than 1 GiB: lower --window or --size", o.Window, o.Size)
+	case o.Batch > maxBatchBytes/o.Size:
+		return fmt.Errorf("a message of %d items of %d bytes is more than %d bytes: lower --batch or --size", o.Batch, o.Size, maxBatchBytes)
 	case room > maxWindowBytes/int64(o.Size):
 		return errors.New("what the processors may hold is more than 1 GiB: lower --capacity, --processors or --size")
 	case room > maxRoom/int64(o.Queues):
@@ -158,6 +166,9 @@ func (o *Options) spec(kind Kind) spec {
 	if kind == StintSlow {
 		s.SlowSync = o.SlowSync
 	}
+	if o.Batch > 1 && (kind == Stint || kind == StintSlow) {
+		s.Batch = o.Batch
+	}
 	for i := range o.Queues {
 		s.Queues = append(s.Queues, fmt.Sprintf("work-%d", i+1))
 	}
@@ -173,8 +184,8 @@ func profileName(file string, kind Kind) string {
 
 // Work says in a sentence what is measured.
 func (o *Options) Work() string {
-	sending := fmt.Sprintf("one sender process publishes %s to %s, with at most %s not yet accepted",
-		o.amount(), plural(o.Queues, "queue", "queues"), thousands(int64(o.Window)))
+	sending := fmt.Sprintf("one sender process publishes %s to %s%s, with at most %s not yet accepted",
+		o.amount(), plural(o.Queues, "queue", "queues"), o.batches(), thousands(int64(o.Window)))
 	holding := fmt.Sprintf("%s, each with room for %s, answer every item at once with %d bytes",
 		plural(o.Processors, "processor process", "processor processes"), thousands(int64(o.Capacity)), stampSize)
 	const ending = ", and an item is completed when its answer has come to the sender."
@@ -188,6 +199,14 @@ func (o *Options) Work() string {
 			"items are added%s", thousands(o.Backlog), sending, holding, ending)
 	}
 	return capital(sending + ", while " + holding + ending)
+}
+
+// batches says what is different with Stint.
+func (o *Options) batches() string {
+	if o.Batch < 2 {
+		return ""
+	}
+	return fmt.Sprintf(" (with Stint up to %d of them in one message, as well as answers and replies)", o.Batch)
 }
 
 func (o *Options) amount() string {

@@ -21,6 +21,7 @@ type processor struct {
 	spec
 	nc     *nats.Conn
 	credit *credit // nil: it may answer as fast as it can
+	out    []byte  // frames of the message that is being made
 }
 
 func (p *processor) name() string { return fmt.Sprintf("processor %d", p.Index+1) }
@@ -58,7 +59,11 @@ func (p *processor) do(ctx context.Context, command string, _ func(event) error)
 // subscribe answers work as it comes. The broker does not send more than the capacity.
 func (p *processor) subscribe(ctx context.Context) error {
 	err := listen(p.nc, processorSubject(p.Index), func(m *nats.Msg) {
-		if err := p.answer(m.Reply, m.Data); err != nil {
+		answer := p.answer
+		if count := wire.BatchCount(wire.Header(m.Header)); count != "" {
+			answer = func(lease string, body []byte) error { return p.answerBatch(lease, count, body) }
+		}
+		if err := answer(m.Reply, m.Data); err != nil {
 			p.fail(err)
 		}
 	})
@@ -82,7 +87,7 @@ func (p *processor) answer(subject string, body []byte) error {
 }
 
 func (p *processor) register(ctx context.Context) error {
-	body := wire.RegisterBody(wire.Registration{Processor: processorSubject(p.Index), Capacity: p.Capacity})
+	body := wire.RegisterBody(wire.Registration{Processor: processorSubject(p.Index), Capacity: p.Capacity, Batch: p.Batch})
 	for _, address := range p.Queues {
 		m, err := p.nc.RequestWithContext(ctx, wire.RegisterSubject(address), body)
 		if err != nil {

@@ -34,7 +34,11 @@ type sender struct {
 
 	slots []slot
 	free  chan int // indexes of slots: the window
-	wake  chan struct{}
+	taken []int    // the publisher's: the slots of the message that is being made
+	out   []byte   // the publisher's: its frames
+
+	messages int // the publisher's: of several items, so far
+	wake     chan struct{}
 
 	sent      atomic.Int64 // by the publisher, before an item leaves
 	accepted  atomic.Int64
@@ -50,6 +54,9 @@ type sender struct {
 type slot struct {
 	msg nats.Msg
 	at  atomic.Int64 // when its item was sent, on the sender's clock; 0: it is free
+	// batch are the slots of a message that this is the first of. The publisher writes it before the message leaves, and the
+	// accept callback reads it.
+	batch []int
 }
 
 // tally is what is kept of the notices or the answers.
@@ -141,16 +148,14 @@ func (s *sender) prepare() error {
 	}
 	s.publish = s.nc.PublishMsg
 	return listen(s.nc, accepts+"*", func(m *nats.Msg) {
-		if err := checkAccepted(m.Data); err != nil {
-			s.fail(err)
-			return
-		}
 		i, err := strconv.Atoi(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:])
 		if err != nil || i < 0 || i >= len(s.slots) {
 			s.fail(fmt.Errorf("an accept notice came to %s", m.Subject))
 			return
 		}
-		s.acceptedOne(i)
+		if err := s.acceptedAt(i, m.Data); err != nil {
+			s.fail(err)
+		}
 	})
 }
 
@@ -178,6 +183,18 @@ func (s *sender) throughJetStream() error {
 	return nil
 }
 
+// acceptedAt takes the notice for what was sent from slot i.
+func (s *sender) acceptedAt(i int, notice []byte) error {
+	if s.Batch > 0 {
+		return s.acceptedBatch(s.slots[i].batch, notice)
+	}
+	if err := checkAccepted(notice); err != nil {
+		return err
+	}
+	s.acceptedOne(i)
+	return nil
+}
+
 // acceptedOne takes the notice for the item in slot i.
 func (s *sender) acceptedOne(i int) {
 	now := s.now()
@@ -191,17 +208,28 @@ func (s *sender) acceptedOne(i int) {
 	s.free <- i
 }
 
-// answered takes the answer to an item.
+// answered takes a message of answers.
 func (s *sender) answered(m *nats.Msg) {
 	now := s.now()
-	number, at, err := s.readAnswer(m)
+	var err error
+	if count := wire.BatchCount(wire.Header(m.Header)); count != "" {
+		err = s.answeredBatch(now, count, m.Data)
+	} else {
+		err = s.answeredOne(now, wire.Header(m.Header), m.Data)
+	}
 	if err != nil {
 		s.fail(err)
-		return
+	}
+}
+
+// answeredOne takes the answer to an item.
+func (s *sender) answeredOne(now time.Duration, h wire.Header, body []byte) error {
+	number, at, err := s.readAnswer(nats.Header(h), body)
+	if err != nil {
+		return err
 	}
 	if !s.seen.mark(number) {
-		s.fail(fmt.Errorf("item %d was answered twice", number))
-		return
+		return fmt.Errorf("item %d was answered twice", number)
 	}
 	s.answers.note(now, now-at)
 	if s.completed.Add(1) >= s.target.Load() {
@@ -210,18 +238,19 @@ func (s *sender) answered(m *nats.Msg) {
 		default:
 		}
 	}
+	return nil
 }
 
-func (s *sender) readAnswer(m *nats.Msg) (number int64, at time.Duration, err error) {
-	if m.Header.Get("Status") == "503" {
+func (s *sender) readAnswer(h nats.Header, body []byte) (number int64, at time.Duration, err error) {
+	if h.Get("Status") == "503" {
 		return 0, 0, errors.New("nobody takes items at the address")
 	}
-	if code := m.Header.Get(wire.HeaderErrorCode); code != "" {
-		return 0, 0, fmt.Errorf("an item failed: %s (%s)", m.Header.Get(wire.HeaderError), code)
+	if code := h.Get(wire.HeaderErrorCode); code != "" {
+		return 0, 0, fmt.Errorf("an item failed: %s (%s)", h.Get(wire.HeaderError), code)
 	}
-	number, at, ok := readStamp(m.Data)
+	number, at, ok := readStamp(body)
 	if !ok || number < 0 || number >= s.sent.Load() {
-		return 0, 0, fmt.Errorf("an answer came to nothing that was sent: %.80q", m.Data)
+		return 0, 0, fmt.Errorf("an answer came to nothing that was sent: %.80q", body)
 	}
 	return number, at, nil
 }

@@ -26,6 +26,7 @@ type spec struct {
 	Processors int           `json:"processors"`
 	Capacity   int           `json:"capacity"`
 	Index      int           `json:"index"` // of a processor, from 0
+	Batch      int           `json:"batch"` // items in one message; 0: messages of their own
 	Backlog    int64         `json:"backlog"`
 	SlowSync   time.Duration `json:"slow_sync"`
 	CPUProfile string        `json:"cpu_profile"`
