@@ -46,8 +46,12 @@ func (w *Work) close() {
 	w.cancel(ErrSettled)
 }
 
-// publish sends an answer, or keeps it for when the broker is back in reach.
+// publish sends an answer, alone or with others that are ready, or keeps it for when the broker is back in reach.
 func (p *processor) publish(w *Work, m *nats.Msg) {
+	if w.batched {
+		p.join(w, m)
+		return
+	}
 	if !p.outbox.keep(w, m, p.nc.IsConnected()) {
 		p.send(w, m)
 	}

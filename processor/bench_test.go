@@ -66,3 +66,32 @@ func circulate(b *testing.B, broker *broker, window int) {
 		<-broker.answers
 	}
 }
+
+// BenchmarkWorkInBatches is BenchmarkWork with as many items in one message as there is room for.
+func BenchmarkWorkInBatches(b *testing.B) {
+	const capacity = 64
+	bus := newBus(b, server.Options{})
+	broker := newBroker(b, bus.connect())
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error, 1)
+	o := processor.Options{Address: address, Subject: subject, Capacity: capacity}
+	nc := bus.connect()
+	go func() { ended <- processor.Run(ctx, nc, o, echo) }()
+	<-broker.registered
+	b.ReportAllocs()
+	items := make([]uint64, capacity)
+	for n := uint64(0); n < uint64(b.N); {
+		for i := range items {
+			items[i], n = n, n+1
+		}
+		broker.giveBatch(items...)
+		for left := capacity; left > 0; {
+			left -= len(answersIn(b, <-broker.answers))
+		}
+	}
+	b.StopTimer()
+	cancel()
+	if err := <-ended; err != nil {
+		b.Fatal(err)
+	}
+}

@@ -61,6 +61,14 @@
 // cost one small publish. Items that are done within 10 seconds send none. For a queue with a timeout below half a
 // minute set Options.ProcessTimeout to it. The header Stint-Timeout of an item overrides both.
 //
+// # Batches
+//
+// A processor with room for several items lets the broker send several in one message (Options.Batch), and answers those
+// that are ready at one time in one. The first answer that is ready lets the goroutines that can run go before it, and then
+// takes all answers there are with it; while the items of a message are still being handed to their handlers no answer leaves. So
+// nothing waits for time to pass, and a lone answer leaves at once, as a message of its own. Only items that came in a batch
+// are answered in one: a broker that knows no batches would take it for the reply to a single item.
+//
 // # Rejected
 //
 //   - A hook for errors: a handler can be wrapped in another, which sees every error; what it cannot see is logged.

@@ -15,6 +15,7 @@ import (
 const (
 	DefaultProcessTimeout = 5 * time.Minute
 	DefaultMaxHandle      = 24 * time.Hour
+	DefaultBatch          = 64
 	DefaultDrainTimeout   = 20 * time.Second
 	// MinProcessTimeout is the shortest process timeout; below it the signs of life would be a load of their own.
 	MinProcessTimeout = 30 * time.Millisecond
@@ -31,6 +32,10 @@ type Options struct {
 	Subject string
 	// Capacity is how many items are handled at once, 1 to wire.MaxCapacity (10,000). Default 1.
 	Capacity int
+	// Batch is how many items may come in one message, and how many answers leave in one when they are ready at one time; at
+	// most wire.MaxBatch (1,000). A handler sees nothing of it. Nothing waits for a message to fill. Default: the smaller of
+	// Capacity and 64. 1 and negative: each in a message of its own.
+	Batch int
 	// ProcessTimeout is the queue's process timeout, as far as it is known here: without a sign of life for that long
 	// the lease is taken for lost. Default 5 minutes, which is the queue's default too. See the package comment.
 	ProcessTimeout time.Duration
@@ -57,6 +62,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Capacity == 0 {
 		o.Capacity = 1
+	}
+	if o.Batch == 0 {
+		o.Batch = min(o.Capacity, DefaultBatch)
+	}
+	if o.Batch < 2 {
+		o.Batch = 0
 	}
 	if o.ProcessTimeout == 0 {
 		o.ProcessTimeout = DefaultProcessTimeout
@@ -85,6 +96,9 @@ func (o Options) validate() error {
 	}
 	if o.Capacity < 1 || o.Capacity > wire.MaxCapacity {
 		return fmt.Errorf("processor: Options.Capacity is %d: it must be 1 to %d", o.Capacity, wire.MaxCapacity)
+	}
+	if o.Batch > wire.MaxBatch {
+		return fmt.Errorf("processor: Options.Batch is %d: it must be at most %d", o.Batch, wire.MaxBatch)
 	}
 	if o.ProcessTimeout < MinProcessTimeout {
 		return fmt.Errorf("processor: Options.ProcessTimeout is %v: it must be at least %v", o.ProcessTimeout, MinProcessTimeout)

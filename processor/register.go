@@ -24,7 +24,7 @@ const (
 func (p *processor) register(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
-	body := wire.RegisterBody(wire.Registration{Processor: p.o.Subject, Capacity: p.o.Capacity})
+	body := wire.RegisterBody(wire.Registration{Processor: p.o.Subject, Capacity: p.o.Capacity, Batch: p.o.Batch})
 	return p.request(ctx, wire.RegisterSubject(p.o.Address), body)
 }
 

@@ -42,6 +42,7 @@ type processor struct {
 	base    context.Context // of the handlers
 	hand    *hand
 	outbox  outbox
+	gather  gather
 	strange bool // something that is no work has been logged; belongs to the subscription's goroutine
 }
 
@@ -75,10 +76,20 @@ func Run(ctx context.Context, nc *nats.Conn, o Options, h Handler) error {
 
 // receive is the subscription's callback: it must not block.
 func (p *processor) receive(m *nats.Msg) {
-	w := p.work(m)
-	if w == nil {
+	item, attempt, ok := wire.ParseLease(p.o.Address, m.Reply)
+	if !ok {
+		p.notWork(m, "no lease")
 		return
 	}
+	if count := wire.BatchCount(wire.Header(m.Header)); count != "" {
+		p.receiveBatch(m, count)
+		return
+	}
+	p.begin(p.work(item, attempt, m.Reply, m.Header, m.Data))
+}
+
+// begin hands work to a handler, or back to the broker.
+func (p *processor) begin(w *Work) {
 	w.hold(p.base)
 	v, older := p.hand.take(w)
 	if older != nil {
@@ -96,22 +107,22 @@ func (p *processor) receive(m *nats.Msg) {
 	}
 }
 
-// work reads what came. It is nil for what the broker of this queue did not send.
-func (p *processor) work(m *nats.Msg) *Work {
-	item, attempt, ok := wire.ParseLease(p.o.Address, m.Reply)
-	if !ok {
-		if !p.strange {
-			p.strange = true
-			p.log.Warn("something that is not work of this queue came and is ignored, as will be all that follow", "subject", m.Subject, "reply", m.Reply)
-		}
-		return nil
+// notWork notes what the broker of this queue did not send.
+func (p *processor) notWork(m *nats.Msg, why string) {
+	if !p.strange {
+		p.strange = true
+		p.log.Warn("something that is not work of this queue came and is ignored, as will be all that follow",
+			"subject", m.Subject, "reply", m.Reply, "why", why)
 	}
+}
+
+func (p *processor) work(item uint64, attempt uint32, lease string, h nats.Header, body []byte) *Work {
 	w := &Work{
-		Address: p.o.Address, Item: wire.FormatID(item), Attempt: int(attempt), Header: m.Header, Body: m.Data,
-		p: p, lease: m.Reply, received: time.Now(), timeout: p.o.ProcessTimeout,
+		Address: p.o.Address, Item: wire.FormatID(item), Attempt: int(attempt), Header: h, Body: body,
+		p: p, lease: lease, received: time.Now(), timeout: p.o.ProcessTimeout,
 	}
-	if len(m.Header) > 0 {
-		if s, err := wire.ParseSend(wire.Header(m.Header), nil); err == nil && s.Timeout > 0 {
+	if len(h) > 0 {
+		if s, err := wire.ParseSend(wire.Header(h), nil); err == nil && s.Timeout > 0 {
 			w.timeout = s.Timeout
 		}
 	}
@@ -154,6 +165,7 @@ func (p *processor) drain(sub *nats.Subscription, closed bool) error {
 		p.handBack(w, 0)
 	}
 	if !closed {
+		p.sendGathered()
 		p.inReach(p.outbox.times())
 		p.part(sub)
 	}

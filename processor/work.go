@@ -25,6 +25,7 @@ type Work struct {
 
 	p        *processor
 	lease    string
+	batched  bool // it came in one message with others, so the broker takes answers in one
 	received time.Time
 	timeout  time.Duration // process timeout of this item
 	ctx      context.Context
