@@ -39,7 +39,7 @@ func check(file string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return configError(err)
 	}
-	if err := errors.Join(checkPaths(c, nameOf(file)), checkServer(c, stderr)); err != nil {
+	if err := errors.Join(checkPaths(c, nameOf(file)), c.checkPoolPrograms(nameOf(file)), checkServer(c, stderr)); err != nil {
 		return configError(err)
 	}
 	_, err = stdout.Write(c.redacted().encode())

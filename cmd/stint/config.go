@@ -22,6 +22,7 @@ type config struct {
 	NATS         natsConfig                 `json:"nats"`
 	Persistors   map[string]persistorConfig `json:"persistors"`
 	Queues       []queueConfig              `json:"queues"`
+	Pools        []poolConfig               `json:"pools"`
 
 	listenGiven bool // in the file
 	listenFlag  bool // on the command line, which goes before everything
@@ -100,6 +101,7 @@ func emptyConfig() *config {
 		DrainTimeout: (10 * time.Second).Milliseconds(),
 		Log:          logConfig{Format: "text", Level: "info"},
 		Persistors:   map[string]persistorConfig{},
+		Pools:        []poolConfig{},
 	}
 }
 

@@ -275,8 +275,43 @@ func TestExampleFileHasEveryKeyWithItsDefault(t *testing.T) {
 	}
 	p := &problems{}
 	root, _ := parseJSON(data, p)
-	if diff := cmp.Diff(tagsOf("", reflect.TypeFor[config]()), keysOf("", root), sortStrings); diff != "" {
+	wantKeys(t, tagsOf("", reflect.TypeFor[config]()), slices.DeleteFunc(keysOf("", root), isOfPool), isOfPool)
+}
+
+// isOfPool says whether a key is one of a pool's; those are in a file of their own.
+func isOfPool(key string) bool { return strings.HasPrefix(key, ".pools.") }
+
+// wantKeys compares keys, without those that are left out.
+func wantKeys(t *testing.T, want, got []string, left func(string) bool) {
+	t.Helper()
+	if diff := cmp.Diff(slices.DeleteFunc(want, left), got, sortStrings); diff != "" {
 		t.Errorf("keys of the file (-want +got): %s", diff)
+	}
+}
+
+const poolsFile = "../../examples/pools/stint.json"
+
+// The file has every key of a pool, with the default where it does not depend on the machine.
+func TestExampleFileOfPools(t *testing.T) {
+	data, err := os.ReadFile(poolsFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := decodeConfig(poolsFile, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &problems{}
+	root, _ := parseJSON(data, p)
+	wantKeys(t, tagsOf("", reflect.TypeFor[config]()), slices.Compact(slices.Sorted(slices.Values(slices.DeleteFunc(keysOf("", root),
+		func(key string) bool { return !isOfPool(key) })))), func(key string) bool { return !isOfPool(key) })
+	want := defaultPool()
+	got := c.Pools[0]
+	want.Address, want.Command, want.Children, want.MinChildren = got.Address, got.Command, got.Children, got.Children
+	want.Node, got.Node = nil, nil
+	want.ProcessTimeout = got.ProcessTimeout
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("other than the defaults: %s", diff)
 	}
 }
 
@@ -285,6 +320,8 @@ var sortStrings = cmpopts.SortSlices(strings.Compare)
 // tagsOf lists the keys that a file can have; entries of maps and lists are called "*".
 func tagsOf(path string, t reflect.Type) []string {
 	switch t.Kind() {
+	case reflect.Pointer:
+		return tagsOf(path, t.Elem())
 	case reflect.Map:
 		return tagsOf(path+".*", t.Elem())
 	case reflect.Slice:
@@ -294,7 +331,7 @@ func tagsOf(path string, t reflect.Type) []string {
 	case reflect.Struct:
 		var out []string
 		for f := range t.Fields() {
-			if key := f.Tag.Get("json"); key != "" {
+			if key, _, _ := strings.Cut(f.Tag.Get("json"), ","); key != "" && key != "-" {
 				out = append(out, path+"."+key)
 				out = append(out, tagsOf(path+"."+key, f.Type)...)
 			}
@@ -310,7 +347,10 @@ func keysOf(path string, v value) []string {
 		out = append(out, keysOf(path+".*", item)...)
 	}
 	for _, m := range v.members {
-		if path == ".persistors" {
+		if path == ".persistors" || path == ".pools.*.env" || path == ".pools.*.node.require" || path == ".pools.*.node.user_defined" {
+			if path != ".persistors" {
+				continue
+			}
 			out = append(out, keysOf(path+".*", m.value)...)
 			continue
 		}

@@ -99,6 +99,7 @@ func (d *document) readConfig(root value) *config {
 	readNATS(o.object("nats"), &c.NATS)
 	readPersistors(o.object("persistors"), c.Persistors)
 	readQueues(o, c)
+	readPools(o, c)
 	o.close()
 	return c
 }
@@ -222,6 +223,7 @@ func readBackoff(o *object, b *backoffConfig) {
 func (d *document) checkConfig(c *config) {
 	d.checkNATS(c)
 	d.checkAddresses(c)
+	d.checkPools(c)
 	used := map[string]bool{}
 	for i := range c.Queues {
 		d.checkQueue(d.queuePath(i), &c.Queues[i])

@@ -18,8 +18,11 @@ package main
 import (
 	"context"
 	"os"
+
+	"stint/processor/pool"
 )
 
 func main() {
+	pool.Init() // it does not return in the guard process of a pool
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

@@ -71,6 +71,7 @@ reply back.
 		Example: `  stint demo                               see it work
   stint serve                              run a broker with one persistent queue, work
   stint send work 'hello'                  send an item and print the reply
+  stint work work -- python3 worker.py     process items with any program
   stint check --config stint.json          say whether a configuration is valid`,
 		Args:          cobra.ArbitraryArgs,
 		SilenceErrors: true,
@@ -82,7 +83,7 @@ reply back.
 			return unknownCommand(cmd, args[0])
 		},
 	}
-	root.AddCommand(newServe(), newDemo(), newDemoWork(), newCheck(), newSend(), newVersion(), newBench())
+	root.AddCommand(newServe(), newDemo(), newDemoWork(), newCheck(), newSend(), newWork(), newVersion(), newBench())
 	return root
 }
 

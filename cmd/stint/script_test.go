@@ -28,7 +28,8 @@ const patience = 20 * time.Second
 //	exits CODE COMMAND...      the command exits with this code
 //	serve NAME [FLAG...]       starts a broker at a free port, waits until it is ready, sets READY and NATS_URL; its log
 //	                           goes to NAME.log
-//	signal NAME SIGNAL         sends TERM, INT or KILL
+//	work NAME [ARG...]         starts a pool, waits until it is ready and sets POOL; its log goes to NAME.log
+//	signal NAME SIGNAL         sends TERM, INT, HUP or KILL
 //	ended NAME CODE            waits for its exit
 //	logged NAME TEXT           waits until its log has this text
 //	outside FILE               starts a NATS server outside stint and sets NATS_URL
@@ -55,7 +56,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "serve": onStage((*stage).serve), "signal": onStage((*stage).signal), "ended": onStage((*stage).ended),
+			"exits": exits, "serve": onStage((*stage).serve), "work": onStage((*stage).work), "signal": onStage((*stage).signal), "ended": onStage((*stage).ended),
 			"logged": onStage((*stage).logged), "outside": onStage((*stage).outside),
 			"processor": onStage((*stage).processor), "holding": onStage((*stage).holding), "release": onStage((*stage).release),
 		},
@@ -124,17 +125,47 @@ func (s *stage) serve(ts *testscript.TestScript, args []string) {
 		ts.Fatalf("usage: serve NAME [FLAG...]")
 	}
 	name := args[0]
-	log, err := os.OpenFile(ts.MkAbs(name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	ts.Check(err)
-	ts.Defer(func() { _ = log.Close() })
-	p := &process{log: &logFile{file: log, grown: make(chan struct{}, 1)}, ended: make(chan error, 1)}
 	all := append([]string{"serve"}, args[1:]...)
 	if given := strings.Join(args, " "); !strings.Contains(given, "outside.json") && !strings.Contains(given, "--listen") {
 		all = append(all, "--listen", "127.0.0.1:0")
 	}
+	line := s.run(ts, name, all)
+	url := strings.TrimPrefix(line, "stint ready: ")
+	if url == line {
+		ts.Fatalf("not ready: %q\n%s", line, ts.ReadFile(name+".log"))
+	}
+	ts.Setenv("READY", line)
+	url, _, _ = strings.Cut(url, " ")
+	ts.Setenv("NATS_URL", url)
+	_, port, _ := strings.Cut(strings.TrimPrefix(url, "nats://"), ":")
+	ts.Setenv("PORT", port)
+}
+
+func (s *stage) work(ts *testscript.TestScript, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: work NAME ADDRESS [ARG...]")
+	}
+	line := s.run(ts, args[0], append([]string{"work"}, args[1:]...))
+	if !strings.HasPrefix(line, "stint work ready: ") {
+		ts.Fatalf("not ready: %q\n%s", line, ts.ReadFile(args[0]+".log"))
+	}
+	_, pool, _ := strings.Cut(line, "pool=")
+	pool, _, _ = strings.Cut(pool, " ")
+	ts.Setenv("READY", line)
+	ts.Setenv("POOL", pool)
+}
+
+// run starts stint and waits for its first line.
+func (s *stage) run(ts *testscript.TestScript, name string, all []string) string {
+	log, err := os.OpenFile(ts.MkAbs(name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	ts.Check(err)
+	ts.Defer(func() { _ = log.Close() })
+	p := &process{log: &logFile{file: log, grown: make(chan struct{}, 1)}, ended: make(chan error, 1)}
 	p.cmd = exec.Command("stint", all...)
 	p.cmd.Dir, p.cmd.Env, p.cmd.Stderr = ts.MkAbs("."), s.env.Vars, p.log
-	p.cmd.Env = append(p.cmd.Env, "SENDER_PASSWORD="+ts.Getenv("SENDER_PASSWORD"), "PROCESSOR_PASSWORD="+ts.Getenv("PROCESSOR_PASSWORD"))
+	for _, name := range []string{"SENDER_PASSWORD", "PROCESSOR_PASSWORD", "NATS_URL"} {
+		p.cmd.Env = append(p.cmd.Env, name+"="+ts.Getenv(name))
+	}
 	out, err := p.cmd.StdoutPipe()
 	ts.Check(err)
 	ts.Check(p.cmd.Start())
@@ -148,17 +179,10 @@ func (s *stage) serve(ts *testscript.TestScript, args []string) {
 	}()
 	select {
 	case line := <-lines:
-		url := strings.TrimPrefix(line, "stint ready: ")
-		if url == line {
-			ts.Fatalf("not ready: %q\n%s", line, ts.ReadFile(name+".log"))
-		}
-		ts.Setenv("READY", line)
-		url, _, _ = strings.Cut(url, " ")
-		ts.Setenv("NATS_URL", url)
-		_, port, _ := strings.Cut(strings.TrimPrefix(url, "nats://"), ":")
-		ts.Setenv("PORT", port)
+		return line
 	case <-time.After(patience):
 		ts.Fatalf("no ready line")
+		return ""
 	}
 }
 
@@ -171,9 +195,9 @@ func (s *stage) process(ts *testscript.TestScript, name string) *process {
 }
 
 func (s *stage) signal(ts *testscript.TestScript, args []string) {
-	signals := map[string]os.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL}
+	signals := map[string]os.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP, "KILL": syscall.SIGKILL}
 	if len(args) != 2 || signals[args[1]] == nil {
-		ts.Fatalf("usage: signal NAME TERM|INT|KILL")
+		ts.Fatalf("usage: signal NAME TERM|INT|HUP|KILL")
 	}
 	ts.Check(s.process(ts, args[0]).cmd.Process.Signal(signals[args[1]]))
 }

@@ -40,7 +40,8 @@ When it is ready it prints one line on standard output, and nothing else there:
   stint ready: nats://127.0.0.1:4222 queues=work
 
 Its log goes to standard error. SIGTERM, SIGINT or SIGHUP ends it: no more work is given out, answers to work in hand are taken
-for drain_timeout, the rest stays in the database, and it exits with 0. A second signal ends it at once with 130.
+for drain_timeout, the rest stays in the database, and it exits with 0. A second signal ends it at once with 130. Pools of the
+configuration stop first; where there are pools, SIGHUP replaces their children one by one instead.
 
 Relative paths in a configuration are relative to the working directory, not to the file. GOGC and GOMEMLIMIT, if set,
 are kept; otherwise the collector is tuned for throughput while there is less than 176 MiB, and to keep within three quarters of
@@ -116,9 +117,13 @@ func (f *serveFlags) check() error {
 
 // serve runs until ctx ends, a signal comes, or something fails that cannot be mended.
 func serve(ctx context.Context, c *config, stdout io.Writer, log *slog.Logger) error {
-	ctx, stop := withSignals(ctx, log)
-	defer stop()
 	h := &house{config: c, log: log}
+	var reload []func()
+	if len(c.Pools) > 0 {
+		reload = []func(){h.reloadPools}
+	}
+	ctx, stop := withSignals(ctx, log, reload...)
+	defer stop()
 	if err := h.start(ctx); err != nil {
 		return storageFailure(errors.Join(err, h.stop()))
 	}
@@ -137,22 +142,34 @@ func serve(ctx context.Context, c *config, stdout io.Writer, log *slog.Logger) e
 	return storageFailure(err)
 }
 
-// withSignals ends the context at the first signal. The second one ends the process, whatever it is doing.
-func withSignals(ctx context.Context, log *slog.Logger) (context.Context, func()) {
+// withSignals ends the context at the first signal. The second one ends the process, whatever it is doing. With a function to
+// reload, SIGHUP is for that instead.
+func withSignals(ctx context.Context, log *slog.Logger, reload ...func()) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP) // a closed terminal is no crash
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		select {
-		case <-signals:
-			cancel()
-		case <-ctx.Done():
-		}
-		if _, again := <-signals; again {
-			log.Warn("stint is ended by a second signal")
-			os.Exit(exitInterrupt)
+		done, stopping := ctx.Done(), false
+		for {
+			select {
+			case s, open := <-signals:
+				switch {
+				case !open:
+					return
+				case s == syscall.SIGHUP && len(reload) > 0:
+					reload[0]()
+				case stopping:
+					log.Warn("stint is ended by a second signal")
+					os.Exit(exitInterrupt)
+				default:
+					stopping = true
+					cancel()
+				}
+			case <-done:
+				done, stopping = nil, true
+			}
 		}
 	}()
 	return ctx, func() {
@@ -184,6 +201,7 @@ type house struct {
 	beforeCommit func()
 	conn         *nats.Conn
 	broker       *broker.Broker
+	pools        pools
 }
 
 // start brings everything up in order. After an error stop cleans up what is there.
@@ -204,14 +222,16 @@ func (h *house) start(ctx context.Context) error {
 		DrainTimeout: millis(h.config.DrainTimeout),
 		Logger:       h.log,
 	})
-	if err != nil || h.server == nil {
+	if err != nil {
 		return err
 	}
-	if err := h.door.open(); err != nil {
-		return err
+	if h.server != nil {
+		if err := h.door.open(); err != nil {
+			return err
+		}
+		h.url = h.server.url()
 	}
-	h.url = h.server.url()
-	return nil
+	return h.startPools()
 }
 
 // connect makes the broker's own connection, to an outside server or to one that it starts.
@@ -275,6 +295,7 @@ func (h *house) wait(ctx context.Context) error {
 
 // stop takes down what is up, the broker first, while processors can still answer it.
 func (h *house) stop() error {
+	h.pools.stop()
 	var err error
 	if h.broker != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), millis(h.config.DrainTimeout)+stopGrace)
