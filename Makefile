@@ -1,7 +1,7 @@
 # make help lists what is here.
 GOLANGCI = go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: help build test race lint fuzz bench ci
+.PHONY: help build test race lint fuzz bench figures ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,8 +22,15 @@ lint: ## vet and the linters, import arrows included
 fuzz: ## each fuzz target for a short time (FUZZTIME, default 10s)
 	./.ci/fuzz $(or $(FUZZTIME),10s)
 
-bench: ## Go benchmarks with allocations
-	go test -run '^$$' -bench . -benchmem ./wire/... ./store/... ./broker/... ./processor/...
+HOT = ./wire ./store/bolt ./broker/queue ./broker ./processor
+BENCHSTAT = go run golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
+
+bench: ## Go benchmarks of the hot parts with allocations, compared with docs/figures/go.txt
+	go test -run '^$$' -bench . -benchmem -benchtime 200ms -count 6 $(HOT) | grep -E "^(goos|goarch|pkg|cpu|Bench)" >bench.txt
+	$(BENCHSTAT) docs/figures/go.txt bench.txt
+
+figures: build ## measure throughput and memory against the backlog and draw it (needs 10 GB of disk, 15 minutes)
+	go run ./docs/figures -stint ./stint -out docs/figures
 
 ci: ## what the automatic checks run
 	bash .ci/run

@@ -37,7 +37,7 @@
 // # Subjects of a queue at address A
 //
 //	A                          sender     an item; the body is opaque bytes and is never changed
-//	A.register                 processor  {"processor":"<subject>","capacity":N}
+//	A.register                 processor  {"processor":"<subject>","capacity":N,"batch":N}
 //	A.unregister               processor  {"processor":"<subject>"}
 //	<processor's subject>      broker     work: body and headers as sent; the reply subject is the lease
 //	A.lease.<item>.<attempt>   processor  the outcome of that attempt
@@ -62,6 +62,8 @@
 // without escapes. Any other body is fine too.
 //
 //	Stint-Accepted-Reply  subject of the accept notice
+//	Stint-Batch           the body is so many frames: see Batches
+//	Stint-Batch-Replies   gathered: replies come as batches
 //	Stint-Max-Attempts    1 to 1000000 attempts before the item is dead
 //	Stint-Progress        true: intermediate replies are wanted; false
 //	Stint-Timeout         process timeout of this item, 1 to 2592000000 milliseconds (30 days)
@@ -80,7 +82,8 @@
 // # Register and unregister
 //
 // The reply is {"status":"ok"} or an error as above. capacity is a whole number from 1 to 10000, 1 when absent: how many
-// items the processor may hold at once. Registering again replaces the capacity and never yields a second slot. Keys that
+// items the processor may hold at once. batch, 0 to 1000, 0 when absent: how many of them may come in one message; with 1 or more
+// all work comes in batches. Registering again replaces both and never yields a second slot. Keys that
 // are not known are ignored; a body has at most 16384 bytes.
 //
 // # Answers on the lease subject
@@ -97,6 +100,20 @@
 //
 // The first line that fits counts. Delays are cut to 30 days. A first answer that ends the item wins; later ones change
 // nothing.
+//
+// # Batches
+//
+// A message with the header Stint-Batch: <n>, 1 to 1000, has a body of exactly n frames, in all directions:
+//
+//	<key> SP <header bytes> SP <body bytes> LF <header block> <body> LF
+//
+// The key is 1 to 64 printable ASCII characters; the lengths are decimal without leading zeros; the header block is zero or
+// more lines `Name: value` CR LF. In a send the keys are the sender's own, in work and answers <item>.<attempt>. Headers of a
+// message that is sent hold for every item, those of a frame go before them. The reply subject of work is the lease of its first
+// item; answers go to any lease subject of the queue. The one accept notice is
+// {"status":"accepted","id":"<first>","count":n}, with consecutive ids in the order of the frames, and with "duplicates"
+// ([{"key","id"}]) and "refused" ([{"code","message","keys"}]) for those that have none of their own. Replies have the header
+// Stint-Batch-Key, or are frames under that key.
 //
 // # The final reply
 //
@@ -141,6 +158,12 @@
 //
 // Header names are matched in any case, since some clients write them as HTTP does, but values are exact: "1e3" or " 5" as
 // a number of attempts is more likely a mistake than a style.
+//
+// A frame says its lengths first and in text, so that any language reads it with a search for LF and two slices, and a person
+// reads it in a trace. Rejected: a JSON array, which needs base 64 for bytes that are no text and a full decode for each message;
+// fixed-width binary lengths, which save a few bytes and can be read in no trace; NATS' own header block with its
+// status line and empty line, which says nothing more. The count stands in the header of the message so that a body that was cut
+// at the end of a frame is noticed.
 //
 // A subject tree under one reserved token (A.stint.register) would keep addresses freer, but A.register is what processors of
 // the original protocol use, and they must keep working.

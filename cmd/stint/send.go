@@ -25,11 +25,11 @@ const (
 
 type sendFlags struct {
 	connectFlags
-	accepted, progress, json bool
-	headers                  []string
-	id                       string
-	timeout, ttl, process    time.Duration
-	maxAttempts              uint32
+	accepted, progress, json, lines bool
+	headers                         []string
+	id                              string
+	timeout, ttl, process           time.Duration
+	maxAttempts                     uint32
 }
 
 func newSend() *cobra.Command {
@@ -43,6 +43,11 @@ The body of the item is BODY, or with - what standard input has; without either 
 With --accepted it waits only until the item is stored, prints the accept notice, and nobody hears of the reply. Should
 send be stopped or its connection be lost earlier, the item stays in the queue all the same.
 
+With --lines each line of BODY, or of standard input, is an item of its own, of the line without its end. Replies are printed
+a line each in the order of the lines, whatever the order they come in, and what fails is named on standard error with its line.
+Lines travel in batches of what has been read by then. With --id each item's ID has its line number behind it, as in order-7;
+--timeout is then how long nothing may come.
+
 With --json each thing that comes is one line of JSON with "event" accepted, progress, reply or error; a body that is
 UTF-8 text is in "body", another one in "body_base64".
 
@@ -50,6 +55,7 @@ UTF-8 text is in "body", another one in "body_base64".
 		Example: `  stint send work 'hello'
   stint send work - <picture.jpg >thumbnail.jpg
   stint send work '{"order":7}' --accepted --id order-7
+  stint send work - --lines <urls.txt >titles.txt
   stint send work 'slow one' --process-timeout 1h --timeout 2h --progress
   stint send work hi -H 'traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'
   stint send work hi --server tls://queues.example:4222 --creds sender.creds`,
@@ -57,6 +63,12 @@ UTF-8 text is in "body", another one in "body_base64".
 		RunE: do(func(cmd *cobra.Command, args []string) error {
 			s, err := f.item(cmd, args)
 			if err != nil {
+				return err
+			}
+			if f.lines {
+				return newLineSender(s, input(args[1:], cmd.InOrStdin()), f.id).run(cmd.Context(), &f.connectFlags)
+			}
+			if s.body, err = readBody(args[1:], cmd.InOrStdin()); err != nil {
 				return err
 			}
 			return s.run(cmd.Context(), &f.connectFlags)
@@ -71,6 +83,7 @@ func (f *sendFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.BoolVar(&f.accepted, "accepted", false, "wait only until the item is stored, and print the accept notice")
 	flags.BoolVar(&f.progress, "progress", false, "print intermediate replies, on standard error without --json")
+	flags.BoolVar(&f.lines, "lines", false, "each line is an item of its own")
 	flags.BoolVar(&f.json, "json", false, "print JSON lines")
 	flags.StringArrayVarP(&f.headers, "header", "H", nil, "`NAME:VALUE` of a header; may be repeated")
 	flags.StringVar(&f.id, "id", "", "`ID` for deduplication ("+wire.HeaderMsgID+")")
@@ -102,8 +115,18 @@ func (f *sendFlags) item(cmd *cobra.Command, args []string) (*sender, error) {
 	case s.timeout == 0:
 		s.timeout = replyWait
 	}
-	s.body, err = readBody(args[1:], cmd.InOrStdin())
-	return s, err
+	return s, nil
+}
+
+// input is what --lines reads.
+func input(args []string, stdin io.Reader) io.Reader {
+	switch {
+	case len(args) == 0:
+		return strings.NewReader("")
+	case args[0] != "-":
+		return strings.NewReader(args[0])
+	}
+	return stdin
 }
 
 // readBody stops reading what no server would take.
@@ -135,6 +158,9 @@ func (f *sendFlags) header() (nats.Header, error) {
 		if strings.EqualFold(name, wire.HeaderAcceptedReply) {
 			return nil, fmt.Errorf("%s is send's own: it waits for the accept notice itself", wire.HeaderAcceptedReply)
 		}
+		if strings.EqualFold(name, wire.HeaderBatch) || strings.EqualFold(name, wire.HeaderBatchReplies) {
+			return nil, fmt.Errorf("%s is send's own: it makes batches itself, with --lines", name)
+		}
 		h[name] = append(h[name], strings.TrimSpace(value))
 	}
 	set := func(name, value string, given bool) {
@@ -142,7 +168,7 @@ func (f *sendFlags) header() (nats.Header, error) {
 			h[name] = append(h[name], value)
 		}
 	}
-	set(wire.HeaderMsgID, f.id, f.id != "")
+	set(wire.HeaderMsgID, f.id, f.id != "" && !f.lines)
 	set(wire.HeaderTTL, f.ttl.String(), f.ttl != 0)
 	set(wire.HeaderTimeout, strconv.FormatInt(f.process.Milliseconds(), 10), f.process != 0)
 	set(wire.HeaderMaxAttempts, strconv.FormatUint(uint64(f.maxAttempts), 10), f.maxAttempts != 0)

@@ -20,7 +20,8 @@ type printer struct {
 
 // event is one line of send --json.
 type event struct {
-	Event     string      `json:"event"` // accepted, progress, reply or error
+	Event     string      `json:"event"`          // accepted, progress, reply or error
+	Line      int         `json:"line,omitempty"` // with --lines
 	ID        string      `json:"id,omitempty"`
 	Duplicate bool        `json:"duplicate,omitempty"`
 	Code      string      `json:"code,omitempty"`
@@ -88,6 +89,43 @@ func (p *printer) failed(m *nats.Msg, s wire.Status) error {
 		return nil
 	}
 	return p.line(event{Event: "error", ID: s.ID, Code: s.Code, Message: s.Message, Header: m.Header})
+}
+
+// lineReply prints the reply to a line, as a line.
+func (p *printer) lineReply(line int, m *nats.Msg) error {
+	if p.json {
+		e := withBody("reply", m)
+		e.Line = line
+		return p.line(e)
+	}
+	_, err := p.stdout.Write(append(m.Data[:len(m.Data):len(m.Data)], '\n'))
+	return err
+}
+
+// lineAccepted prints the notice of a line.
+func (p *printer) lineAccepted(line int, m *nats.Msg, s wire.Status) error {
+	if p.json {
+		return p.line(event{Event: "accepted", Line: line, ID: s.ID, Duplicate: s.Duplicate})
+	}
+	_, err := fmt.Fprintf(p.stdout, "%s\n", m.Data)
+	return err
+}
+
+// lineFailed prints what went wrong with a line.
+func (p *printer) lineFailed(line int, m *nats.Msg, s *wire.Status) error {
+	if p.json {
+		e := event{Event: "error", Line: line, Code: s.Code, Message: s.Message}
+		if m != nil {
+			e.Header = m.Header
+		}
+		return p.line(e)
+	}
+	text := s.Message
+	if s.Code != "" {
+		text = s.Code + ": " + text
+	}
+	_, err := fmt.Fprintf(p.stderr, "line %d: %s\n", line, text)
+	return err
 }
 
 // isTerminal says whether a person reads this.
