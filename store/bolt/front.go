@@ -28,9 +28,10 @@ type front struct {
 	busy    bool         // the writer is at the other file
 	wanted  bool         // somebody waits for what the active file holds
 	waiting [2][]func(error)
-	applied chan error  // how the writer's round ended
-	again   *time.Timer // of a round that found the disk full; nil: none did
-	direct  int         // groups that still go past the log
+	applied chan error    // how the writer's round ended
+	readers []func(error) // that wait for a round that found the disk full
+	again   *time.Timer   // of a round that found the disk full; nil: none did
+	direct  int           // groups that still go past the log
 
 	joined  []request
 	queues  []*Queue // with something in the active file or the other
@@ -100,13 +101,14 @@ func (f *front) take(first request) {
 // serve keeps the order of the requests of one queue: it has one batch under way, and what it asks for beside that
 // depends on no other.
 func (f *front) serve(reqs []request) {
+	f.heedWriter()
 	batches := reqs[:0]
 	for _, r := range reqs {
 		switch {
 		case f.failed != nil:
 			r.done(f.failed)
 		case r.flush:
-			f.flush(r.done)
+			f.read(r.done)
 		case r.fix != nil:
 			f.past([]request{r})
 		default:
@@ -120,10 +122,25 @@ func (f *front) serve(reqs []request) {
 		f.past(append([]request{}, batches...))
 		return
 	}
-	if err := f.append(batches); err != nil {
+	err := f.append(batches)
+	if err != nil && !errors.Is(err, store.ErrFull) {
+		f.fail(err)
+		err = f.failed
+	}
+	answer(batches, err)
+}
+
+// heedWriter goes by what the writer has said of itself: nothing is acknowledged after it has failed, and a round that found
+// the disk full is tried at once when there is space again, or what comes now would be refused.
+func (f *front) heedWriter() {
+	if err := f.db.failure(); err != nil {
 		f.fail(err)
 	}
-	answer(batches, f.failed)
+	if f.again != nil && f.failed == nil && !f.full.Load() {
+		f.again.Stop()
+		f.again = nil
+		f.startRound()
+	}
 }
 
 // mustPass says whether the batches go to the writer instead of the log, and encodes them if not.
@@ -179,13 +196,12 @@ func (f *front) write() error {
 	return err
 }
 
-// makeRoom waits for the other file and changes over to it.
+// makeRoom waits for the other file and changes over to it. While the disk has no room for what that one holds there is none
+// here either.
 func (f *front) makeRoom() error {
 	for f.busy {
 		if f.again != nil {
-			<-f.again.C
-			f.again = nil
-			f.startRound()
+			return store.ErrFull
 		}
 		f.roundEnded(<-f.applied)
 		if f.failed != nil {
@@ -208,6 +224,18 @@ func (f *front) past(reqs []request) {
 		for _, r := range reqs {
 			f.w.in.Put(r)
 		}
+	})
+}
+
+// read is flush for a reader. Where a round finds the disk full the reader waits for it: what the file alone says would
+// make it give out again what was finished.
+func (f *front) read(done func(error)) {
+	f.flush(func(err error) {
+		if errors.Is(err, store.ErrFull) {
+			f.readers = append(f.readers, done)
+			return
+		}
+		done(err)
 	})
 }
 
@@ -256,6 +284,7 @@ func (f *front) roundEnded(err error) {
 	case err == nil:
 		f.written(file)
 		f.tell(file, nil)
+		f.readAgain()
 	case errors.Is(err, store.ErrFull):
 		f.again = time.NewTimer(f.opts.limits.regainEvery)
 		f.wanted = false
@@ -266,6 +295,15 @@ func (f *front) roundEnded(err error) {
 	}
 	if f.wanted && !f.busy && f.failed == nil {
 		f.changeOver()
+	}
+}
+
+// readAgain sees to the readers that a full disk kept waiting.
+func (f *front) readAgain() {
+	readers := f.readers
+	f.readers = nil
+	for _, done := range readers {
+		f.read(done)
 	}
 }
 
@@ -299,12 +337,16 @@ func (f *front) fail(cause error) {
 	f.failed = f.db.fail(cause)
 	f.tell(0, f.failed)
 	f.tell(1, f.failed)
+	f.readAgain()
 }
 
 // finish brings all that is in the log into the file, so that the next open finds nothing there.
 func (f *front) finish() {
 	if f.failed == nil && f.logs[0] != nil {
 		f.empty()
+	}
+	for _, done := range f.readers {
+		done(store.ErrClosed)
 	}
 	f.w.in.Close()
 	<-f.w.ended
@@ -332,6 +374,13 @@ func (f *front) empty() {
 }
 
 func noGroups(func([]byte) error) error { return nil }
+
+// failure is why nothing is written any more; nil: all is well.
+func (db *DB) failure() error {
+	db.mu.RLock()
+	defer db.mu.RUnlock()
+	return db.failed
+}
 
 // fail notes why nothing is written any more and tells everybody. The first cause stands.
 func (db *DB) fail(cause error) error {

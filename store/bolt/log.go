@@ -130,8 +130,13 @@ func (w *writer) readLog(path string, s logState) ([]journal.Group, uint64, erro
 		return nil, 0, nil
 	}
 	g, lost, err := journal.Read(path, s.identity, s.salt, s.applied)
-	if errors.Is(err, journal.ErrForeign) {
+	switch {
+	case errors.Is(err, journal.ErrForeign):
 		err = corrupt(w.db.path, err)
+	case errors.Is(err, journal.ErrCut):
+		w.log.Error("a file of the log is cut short or its head is damaged; what is left of it is used, the rest is lost",
+			"path", path, "groups", len(g), "error", err)
+		err = nil
 	}
 	return g, lost, err
 }

@@ -33,7 +33,8 @@ type Options struct {
 	LogBytes int
 	// LockTimeout is how long Open waits for another process that has the database open. 0: one second.
 	LockTimeout time.Duration
-	// BeforeSync is called once per commit, before it is written; for benchmarks that want a slow disk.
+	// BeforeSync is called before each append to the log and each commit of the file, from a goroutine of each; for benchmarks
+	// that want a slow disk.
 	BeforeSync func()
 
 	limits limits
@@ -91,6 +92,9 @@ func (o Options) withDefaults() Options {
 		o.BeforeSync = func() {}
 	}
 	o.limits = o.limits.withDefaults()
+	if o.LogBytes > 0 {
+		o.limits.directSize = min(o.limits.directSize, o.LogBytes/2) // a group must have room in the log
+	}
 	if o.hooks.opened == nil {
 		o.hooks.opened = func(*bbolt.DB) {}
 	}

@@ -48,9 +48,12 @@ func (p *pending) add(op *store.Op) {
 		p.left(op.From, op.ID, op.Expires)
 		p.entered(op.To, op.ID, op.Expires)
 		p.other = p.other || op.Leased
-	case store.OpDelete, store.OpSetAside:
+	case store.OpDelete:
 		p.left(op.From, op.ID, op.Expires)
 		p.other = p.other || op.Leased
+	case store.OpSetAside:
+		p.left(op.From, op.ID, 0)
+		p.expiry = true // whether it expires the operation does not say
 	case store.OpUnexpire:
 		p.expiry = true
 	case store.OpPutReply:

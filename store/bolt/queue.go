@@ -200,7 +200,7 @@ func (q *Queue) Ready(after store.Cursor, limit store.Limit) (store.Page, error)
 	})
 	if !early {
 		page, err := q.ready(after, limit)
-		if n := len(page.Records); err != nil || !in.some || page.More && n > 0 && less(cursorOf(&page.Records[n-1]), in.first) {
+		if end, some := lastOf(&page); err != nil || !in.some || page.More && some && less(end, in.first) {
 			return page, err
 		}
 	}
@@ -210,8 +210,18 @@ func (q *Queue) Ready(after store.Cursor, limit store.Limit) (store.Page, error)
 	return q.ready(after, limit)
 }
 
-func cursorOf(r *store.Record) store.Cursor {
-	return store.Cursor{Priority: r.Place.Priority, ID: r.ID}
+// lastOf is the last key of a page, of a record or of a damaged one: the caller goes on after it.
+func lastOf(p *store.Page) (last store.Cursor, some bool) {
+	if n := len(p.Records); n > 0 {
+		r := &p.Records[n-1]
+		last, some = store.Cursor{Priority: r.Place.Priority, ID: r.ID}, true
+	}
+	for _, d := range p.Damaged {
+		if at := (store.Cursor{Priority: d.Place.Priority, ID: d.ID}); d.Place.Area == store.Ready && (!some || less(last, at)) {
+			last, some = at, true
+		}
+	}
+	return last, some
 }
 
 // ready is Ready of the file alone.

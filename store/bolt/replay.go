@@ -23,10 +23,17 @@ const (
 	gone                 // and deleted again: it need not be written
 )
 
-// fates are those of one queue. The writer keeps them from round to round.
+// itemFate is that of an item, with where it stands: a delete from elsewhere does nothing.
+type itemFate struct {
+	fate
+	at store.Place
+}
+
+// fates are those of one queue. The writer keeps them from round to round. They rely on it that an id is never given twice.
 type fates struct {
-	name           []byte
-	items, replies map[uint64]fate
+	name    []byte
+	items   map[uint64]itemFate
+	replies map[uint64]fate
 }
 
 // fatesKept is how many entries a map may have held to be used again.
@@ -34,7 +41,7 @@ const fatesKept = 1 << 16
 
 func (f *fates) reset() {
 	if f.items == nil || len(f.items)+len(f.replies) > fatesKept {
-		f.items, f.replies = make(map[uint64]fate), make(map[uint64]fate)
+		f.items, f.replies = make(map[uint64]itemFate), make(map[uint64]fate)
 	}
 	clear(f.items)
 	clear(f.replies)
@@ -44,10 +51,14 @@ func (f *fates) reset() {
 func (f *fates) see(op *logOp) {
 	switch op.kind {
 	case store.OpPut:
-		f.items[op.id] = put
+		f.items[op.id] = itemFate{put, op.to}
+	case store.OpMove:
+		if f.items[op.id] == (itemFate{put, op.from}) {
+			f.items[op.id] = itemFate{put, op.to}
+		}
 	case store.OpDelete:
-		if f.items[op.id] == put {
-			f.items[op.id] = gone
+		if f.items[op.id] == (itemFate{put, op.from}) {
+			f.items[op.id] = itemFate{fate: gone}
 		}
 	case store.OpSetAside:
 		delete(f.items, op.id)
@@ -65,7 +76,7 @@ func (f *fates) see(op *logOp) {
 func (f *fates) spares(op *logOp) bool {
 	switch op.kind {
 	case store.OpPut, store.OpMove, store.OpDelete, store.OpUnexpire, store.OpPutLease, store.OpDeleteLease:
-		return f.items[op.id] == gone
+		return f.items[op.id].fate == gone
 	case store.OpPutReply:
 		return f.replies[op.id] == gone
 	}

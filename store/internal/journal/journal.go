@@ -27,7 +27,8 @@ import (
 //
 //	magic     8 bytes
 //	identity  8 bytes, little endian: of the database the file belongs to
-//	checksum  4 bytes, little endian: CRC-32C of the 16 bytes above
+//	room      8 bytes, little endian: bytes that groups have
+//	checksum  4 bytes, little endian: CRC-32C of the 24 bytes above
 //
 // Groups follow, each at a multiple of 8 bytes:
 //
@@ -51,6 +52,9 @@ var (
 
 // ErrForeign: the file belongs to another database.
 var ErrForeign = errors.New("journal: the file belongs to another database")
+
+// ErrCut: the file is shorter than it was made, or its head is damaged so that nobody can tell.
+var ErrCut = errors.New("journal: the file is not whole")
 
 // ErrRoom: the group is longer than what is left in the file. Nothing is written.
 var ErrRoom = errors.New("journal: no room left")
@@ -88,7 +92,7 @@ func (j *File) made(identity uint64) bool {
 	if err != nil || info.Size() != int64(headSize+j.room) {
 		return false
 	}
-	head := appendHead(nil, identity)
+	head := appendHead(nil, identity, j.room)
 	got := make([]byte, len(head))
 	_, err = j.f.ReadAt(got, 0)
 	return err == nil && bytes.Equal(got, head)
@@ -106,15 +110,16 @@ func (j *File) fill(identity uint64) error {
 	if err := j.sync(j.f); err != nil {
 		return err
 	}
-	if _, err := j.f.WriteAt(appendHead(nil, identity), 0); err != nil {
+	if _, err := j.f.WriteAt(appendHead(nil, identity, j.room), 0); err != nil {
 		return err
 	}
 	return j.sync(j.f)
 }
 
-func appendHead(b []byte, identity uint64) []byte {
+func appendHead(b []byte, identity uint64, room int) []byte {
 	b = append(b, fileMagic[:]...)
 	b = binary.LittleEndian.AppendUint64(b, identity)
+	b = binary.LittleEndian.AppendUint64(b, uint64(room))
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
@@ -190,13 +195,15 @@ type Group struct {
 
 // Read returns the groups in the file that were written with that salt and have a larger number than after. lost is how
 // many are missing before the last of them; the caller knows what may be missing before the first. A damaged head alone is no
-// reason to give up what follows it.
+// reason to give up what follows it, and comes back as ErrCut together with the groups. Other errors: ErrForeign, and those
+// of the file system.
 func Read(path string, identity, salt, after uint64) (groups []Group, lost uint64, err error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, 0, fmt.Errorf("read the journal: %w", err)
 	}
-	if foreign(b, identity) {
+	whole, foreign := examine(b, identity)
+	if foreign {
 		return nil, 0, fmt.Errorf("%w: %s", ErrForeign, path)
 	}
 	for at := headSize; at+groupHead <= len(b); {
@@ -211,25 +218,26 @@ func Read(path string, identity, salt, after uint64) (groups []Group, lost uint6
 		groups, after = append(groups, g), g.Number
 		at = (at + groupHead + len(g.Content) + align - 1) / align * align
 	}
-	return groups, lost, nil
+	if !whole {
+		err = fmt.Errorf("%w: %s", ErrCut, path)
+	}
+	return groups, lost, err
 }
 
-// foreign says whether the file has a good head of another database.
-func foreign(b []byte, identity uint64) bool {
-	if len(b) < headSize {
-		return false
+// examine looks at a file's head and length.
+func examine(b []byte, identity uint64) (whole, foreign bool) {
+	if len(b) < headSize || [8]byte(b[:8]) != fileMagic || crc32.Checksum(b[:24], castagnoli) != binary.LittleEndian.Uint32(b[24:]) {
+		return false, false
 	}
-	sum := crc32.Checksum(b[:16], castagnoli)
-	return [8]byte(b[:8]) == fileMagic && binary.LittleEndian.Uint32(b[16:]) == sum &&
-		binary.LittleEndian.Uint64(b[8:]) != identity
+	return uint64(len(b)-headSize) == binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[8:]) != identity
 }
 
 func groupAt(b []byte, salt uint64) (g Group, ok bool) {
 	if [4]byte(b[:4]) != groupMagic || binary.LittleEndian.Uint32(b[20:]) != headSum(salt, b[:20]) {
 		return g, false
 	}
-	n := int(binary.LittleEndian.Uint32(b[4:]))
-	if n > len(b)-groupHead {
+	n := binary.LittleEndian.Uint32(b[4:])
+	if uint64(n) > uint64(len(b)-groupHead) {
 		return g, false
 	}
 	content := b[groupHead : groupHead+n : groupHead+n]
