@@ -345,10 +345,10 @@ func bodySize(ev queue.Event) int64 {
 	return 0
 }
 
-// offer puts an event in the mailbox if there is room.
+// offer puts an event in the mailbox if there is room. One that is larger than the mailbox has room when nothing else is there.
 func (a *actor) offer(ev queue.Event) bool {
 	n := bodySize(ev)
-	if a.mailed.Load()+n > mailboxBytes {
+	if there := a.mailed.Load(); there > 0 && there+n > mailboxBytes {
 		return false
 	}
 	a.mailed.Add(n)
@@ -366,6 +366,15 @@ func (a *actor) post(ev queue.Event) {
 	select {
 	case a.mail <- ev:
 	case <-a.done:
+	}
+}
+
+// flushed says that a flush has ended. It does not wait for an actor that takes no mail, for others are waiting.
+func (a *actor) flushed(token uint64) {
+	select {
+	case a.mail <- queue.Flushed{Token: token}:
+	default:
+		go a.post(queue.Flushed{Token: token})
 	}
 }
 

@@ -9,6 +9,9 @@ import (
 	"stint/wire"
 )
 
+// itemMemory is about what an item or an answer takes in the mailbox beside its bytes, which may be few.
+const itemMemory = 256
+
 // batchSlack is what a message of frames leaves of max_payload for its own header.
 const batchSlack = 256
 
@@ -21,6 +24,7 @@ func (in *inlet) onSendBatch(m *nats.Msg, send wire.Send, err *wire.Error) {
 	err = in.checkTargets(&ev.Reply, &ev.AcceptedReply, err)
 	if err == nil {
 		ev.Items, err = in.readItems(m, ev.Reply, send)
+		ev.Bytes += itemMemory * len(ev.Items)
 	}
 	if err == nil && !in.post(m.Sub, ev) {
 		err = in.busy()
@@ -101,6 +105,7 @@ func (in *inlet) onAnswers(m *nats.Msg, count string, item uint64, attempt uint3
 			ev.Answers = append(ev.Answers, queue.Answered{Item: item, Attempt: attempt, Answer: unreadable(err)})
 		}
 	}
+	ev.Bytes += itemMemory * len(ev.Answers)
 	if !in.post(m.Sub, ev) {
 		in.log.Warn("answers were dropped, their queue is too busy: the items are given out again after the process timeout",
 			"subject", m.Subject, "answers", len(ev.Answers))

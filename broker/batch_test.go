@@ -304,6 +304,15 @@ func TestAnAnswerThatBreaksOff(t *testing.T) {
 	if st := status(t, next(t, replies)); st.Code != "dead" || !strings.Contains(st.Message, "frame 2 of 2") {
 		t.Errorf("the second reply is %+v", st)
 	}
+
+	publish(t, nc, m)
+	w = next(t, work)
+	data = append(wire.AppendFrame(nil, parts(t, w)[0].key, nil, []byte("+WPI")), "nonsense"...)
+	publish(t, nc, &nats.Msg{Subject: w.Reply, Header: nats.Header(wire.BatchHeader(2)), Data: data})
+	ok(t, w.Respond([]byte("A"))) // its frame could be read: it was not failed
+	if r := next(t, replies); string(r.Data) != "A" {
+		t.Errorf("the reply of an item that was being worked on is %q", r.Data)
+	}
 }
 
 // A message of work that nobody hears is given back at once, all of it, as a single item is.

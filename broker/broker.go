@@ -108,8 +108,9 @@ func (b *Broker) start() error {
 	}
 	b.bus = &bus{
 		nc: b.opt.Conn, log: b.log, listens: b.opt.Interest, own: wire.NewOwn(addresses),
-		asking: make(chan struct{}, askLimit), ctx: b.ctx,
+		asking: make(chan struct{}, askLimit), flushes: make(chan flushing, len(b.opt.Queues)), ctx: b.ctx,
 	}
+	go b.bus.flusher()
 	byName := map[string]*database{}
 	for _, qo := range b.opt.Queues {
 		if err := b.startQueue(byName, qo); err != nil {

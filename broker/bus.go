@@ -34,6 +34,7 @@ type bus struct {
 	listens func(subject string) bool // nil: an outside server
 	own     *wire.Own
 	asking  chan struct{}
+	flushes chan flushing   // has room for one of each queue
 	ctx     context.Context // ends when the broker stops
 }
 
@@ -353,17 +354,50 @@ func (b *bus) probe(a *actor, p queue.Probe) {
 
 // flush lets the actor know when the server has taken what was published so far.
 func (b *bus) flush(a *actor, token uint64) {
-	go func() {
-		for {
-			ctx, cancel := context.WithTimeout(b.ctx, 10*time.Second)
-			err := b.nc.FlushWithContext(ctx)
-			cancel()
-			if err == nil || b.ctx.Err() != nil || errors.Is(err, nats.ErrConnectionClosed) {
-				break
+	b.flushes <- flushing{a, token} // there is room: an actor has one under way
+}
+
+// flushing is an actor that waits for a flush.
+type flushing struct {
+	a     *actor
+	token uint64
+}
+
+// flusher flushes for all who wait by then: a flush is a round trip to the server, whoever asks for it. It ends with the
+// broker.
+func (b *bus) flusher() {
+	var waiting []flushing
+	for {
+		select {
+		case f := <-b.flushes:
+			waiting = append(waiting[:0], f)
+		case <-b.ctx.Done():
+			return
+		}
+		for more := true; more; {
+			select {
+			case f := <-b.flushes:
+				waiting = append(waiting, f)
+			default:
+				more = false
 			}
 		}
-		a.post(queue.Flushed{Token: token})
-	}()
+		b.flushNow()
+		for _, f := range waiting {
+			f.a.flushed(f.token)
+		}
+	}
+}
+
+func (b *bus) flushNow() {
+	for {
+		ctx, cancel := context.WithTimeout(b.ctx, 10*time.Second)
+		err := b.nc.FlushWithContext(ctx)
+		cancel()
+		if err == nil || b.ctx.Err() != nil || errors.Is(err, nats.ErrConnectionClosed) {
+			return
+		}
+	}
 }
 
 // inquire asks an outside server whether anybody is subscribed at a subject and calls f with the answer, from another

@@ -13,6 +13,10 @@
 // read what the rules want read; hand the writer the next batch if none is under way; sleep until something comes or
 // time is up. What is tied to a commit leaves when the commit's result has come back, and only if it was good.
 //
+// Replies to items of a batch whose sender wants them gathered wait in the gatherer until the round has nothing else to say, and
+// leave in one message for each subject; only then do the rules hear that they were delivered. So an accept notice that
+// follows from a delivery cannot leave before the reply, as with a reply by itself.
+//
 // The mailbox is bounded. When it is full the callbacks wait, NATS' own buffers fill, and when those hold more than
 // maxBacklog the item is refused with code "busy": a sender is told, nothing is dropped in silence. (nats.go by itself
 // drops what exceeds a subscription's limit, without a word to the publisher; so its limit is off and ours is in

@@ -92,7 +92,7 @@ func (q *Queue) endAnswered(l *lease) {
 // done completes the item with the processor's reply.
 func (q *Queue) done(it *item, e *Answered) {
 	q.stats.Completed++
-	q.settle(it, &final{subject: it.replyTo, header: replyHeader(it.rec.Header, e.Header), body: e.Body})
+	q.settle(it, final{subject: it.replyTo, header: replyHeader(it.rec.Header, e.Header), body: e.Body})
 }
 
 // replyHeader is the header of a reply: the processor's own, and what the sender sent along (trace context and the
@@ -303,15 +303,16 @@ func (q *Queue) bury(it *item, reason string) {
 	it.changed = true
 	err := wire.Errorf(wire.CodeDead, "item %s of queue %s is a dead letter after %d failed attempts: %s",
 		wire.FormatID(it.id()), q.opt.Address, it.rec.Attempts, reason)
-	it.final = q.errorFinal(it, err)
+	it.own = q.errorFinal(it, err)
+	it.final = &it.own
 	q.note("dead letter", it.id(), reason)
 	q.move(it, store.Place{Area: store.Dead})
 }
 
-func (q *Queue) errorFinal(it *item, err *wire.Error) *final {
+func (q *Queue) errorFinal(it *item, err *wire.Error) final {
 	h := err.Header()
 	maps.Copy(h, wire.PassedOn(it.rec.Header))
-	return &final{subject: it.replyTo, header: h, body: err.Body()}
+	return final{subject: it.replyTo, header: h, body: err.Body()}
 }
 
 // expired says that the item has waited as long as its sender wanted.

@@ -246,7 +246,7 @@ func (q *Queue) changeCommitted(c *change) {
 		q.remembered()
 	}
 	if c.reply != nil {
-		it.final = nil
+		it.final, it.own = nil, final{}
 	}
 	if !it.dirty && it.leaves() {
 		q.forget(it)

@@ -106,3 +106,40 @@ func BenchmarkWritten(b *testing.B) {
 		answers = answers[:0]
 	}
 }
+
+// BenchmarkInBatches is BenchmarkCancelled with 64 items in each message: sent, given out, answered and replied to.
+func BenchmarkInBatches(b *testing.B) {
+	const size = 64
+	c, body := newCycle(b), make([]byte, 100)
+	for _, p := range []string{"p1", "p2", "p3", "p4"} {
+		c.step(&Registered{Registration: wire.Registration{Processor: p, Capacity: 1000, Batch: size}})
+	}
+	c.commit(b)
+	to := ReplyTo("r", "1", true)
+	b.ResetTimer()
+	for n := 0; n < b.N; n += size {
+		c.now = c.now.Add(size * 5 * time.Microsecond)
+		sent := &SentBatch{Reply: "r", AcceptedReply: "a", Items: make([]BatchItem, size)}
+		for i := range sent.Items {
+			sent.Items[i] = BatchItem{Key: "1", Sent: Sent{Reply: to, Body: body}}
+		}
+		c.step(sent)
+		answered := &AnsweredBatch{Answers: make([]Answered, 0, size)}
+		for i := range c.out.Work {
+			for _, g := range c.out.Work[i].Items {
+				answered.Answers = append(answered.Answers, Answered{Item: g.Item, Attempt: g.Attempt, Answer: wire.Answer{Kind: wire.Done, Body: body}})
+			}
+		}
+		c.perform()
+		c.step(answered)
+		settled := &SettledBatch{Delivered: true}
+		for i := range c.out.Msgs {
+			settled.Items = append(settled.Items, c.out.Msgs[i].Item)
+		}
+		c.step(settled)
+		c.out.Reset()
+	}
+	if c.q.counts.Ready != 0 || len(c.q.items) > 0 {
+		b.Fatalf("%+v", c.q.counts)
+	}
+}

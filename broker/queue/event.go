@@ -25,7 +25,7 @@ type SentBatch struct {
 	Reply         string // the message's reply subject; where each item's reply goes is in the item
 	AcceptedReply string // of all items: where the one accept notice goes
 	Items         []BatchItem
-	Bytes         int // of the message
+	Bytes         int // what it takes in memory, about
 }
 
 // BatchItem is one item of a [SentBatch]. Its Reply is as [ReplyTo] writes it, its AcceptedReply empty.
@@ -59,7 +59,7 @@ type Answered struct {
 // AnsweredBatch is what came in one message for several leases.
 type AnsweredBatch struct {
 	Answers []Answered
-	Bytes   int // of the message
+	Bytes   int // what it takes in memory, about
 }
 
 // Talked is a sender's turn in a conversation.

@@ -42,7 +42,8 @@ type item struct {
 	accepts []waiter // who waits for the accept notice
 	replyTo string   // where replies go now: a conversation may have moved it
 	lease   *lease
-	final   *final
+	final   *final // nil, or own
+	own     final
 	err     *wire.Error // failed: what to tell the sender
 }
 

@@ -37,6 +37,20 @@
 // commit leaves the reply in the record's place until the server has had time to put it on the sender's connection
 // (settleDelay); a reply still there at start-up is sent again, marked wire.HeaderRedelivered.
 //
+// # Batches
+//
+// Items that were sent in one message are items like others from the first step on; what they have in common is who waits for
+// their accept notice (waiter). It is said when the fate of the last of them is known, after the commit and not with it: while one
+// item is being written another may be settled without having been written, and neither knows then which is the last.
+//
+// Work is given out one by one and in turn, whatever a processor takes in one message. An item joins the message that gathers for
+// its processor in Out.Work until the caller takes that out, which it does at the end of its round. So nothing
+// waits for a message to fill, and turns are as fair as without. The number of the message stays in the lease: that nobody
+// heard is reported for its first item alone and concerns all.
+//
+// Replies do not join here: they say where they go and under which key (ReplyTo), and the caller puts together what leaves at
+// one time.
+//
 // Rejected: a flag "being processed" in the item's record, as in the vert.x module: it costs a write for each
 // delivery and says nothing about who has the item. Leases live in memory and are written only when they get old.
 package queue

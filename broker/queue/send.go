@@ -195,7 +195,7 @@ func (q *Queue) giveUp(it *item, err *wire.Error) {
 	q.stats.Refused++
 	q.count(it, it.rec.Place.Area, store.Nowhere)
 	it.rec.Place = store.Place{}
-	it.phase, it.final = gone, nil
+	it.phase, it.final, it.own = gone, nil, final{}
 	if it.dedupDue {
 		delete(q.recent, it.rec.MsgID)
 		it.dedupDue = false

@@ -32,12 +32,13 @@ type reply struct {
 }
 
 // settle ends an item with its final message; f's subject is empty if nobody wants one.
-func (q *Queue) settle(it *item, f *final) {
+func (q *Queue) settle(it *item, f final) {
 	it.phase, it.failed = gone, false
 	q.count(it, it.rec.Place.Area, store.Nowhere)
 	it.rec.Place = store.Place{}
 	if f.subject != "" {
-		it.final = f
+		it.own = f
+		it.final = &it.own
 	}
 	switch {
 	case !it.written() && !it.dedupDue:
@@ -84,7 +85,7 @@ func (q *Queue) finalSettled(e Settled) {
 		} else {
 			q.keepUnwritten(it)
 		}
-		it.final = nil
+		it.final, it.own = nil, final{}
 		q.forgetDone(it)
 		return
 	}
