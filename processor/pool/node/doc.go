@@ -4,10 +4,10 @@
 //
 // # How the bootstrap reaches Node.js
 //
-// The program of the child is the text in host/, embedded here. It travels in the environment (STINT_NODE_HOST), with the options beside
-// it (STINT_NODE_OPTIONS), and `node -e` runs a loader of one line that compiles it. So nothing is written to a disk:
-// nothing has to be cleaned up, a read-only file system will do, a child that runs as another user needs no access to
-// anything of the pool's, and a pool that is killed leaves nothing behind. The bootstrap takes both variables out of
+// The program of the child is the text in host/, embedded here. It travels in the environment (STINT_NODE_HOST), with the
+// options beside it (STINT_NODE_OPTIONS), and `node -e` runs a loader of one line that compiles it. So nothing is written to
+// a disk: nothing has to be cleaned up, a read-only file system will do, a child that runs as another user needs no access
+// to anything of the pool's, and a pool that is killed leaves nothing behind. The bootstrap takes both variables out of
 // process.env, so that what a module starts does not inherit them. Node.js 18 or later is needed, and nothing else.
 //
 // # What holds

@@ -271,3 +271,14 @@ func TestExtend(t *testing.T) {
 	c.want("extend 1")
 	c.want(`done 1 {"finished":true}`)
 }
+
+// The log has the stack of what a handler threw, as far as it is the module's.
+func TestStackOfAFailure(t *testing.T) {
+	c := worker(t, Options{}, `module.exports = function() { this.on('message', function(m, send, finished) { deep(); }); };
+		function deep() { throw new TypeError('thrown'); }`)
+	c.send(work("1", `{}`))
+	c.want("failed 1 thrown")
+	if len(c.logs) != 1 || !strings.Contains(c.logs[0].Message, "item 1: TypeError: thrown\n") || !strings.Contains(c.logs[0].Message, "at deep (") || strings.Contains(c.logs[0].Message, "stint-host.js") {
+		t.Errorf("the log is %v", c.logs)
+	}
+}

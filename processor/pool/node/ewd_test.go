@@ -87,12 +87,14 @@ func TestEwdTypes(t *testing.T) {
 		c.send(work("1", `{"type":"T"}`))
 		c.want(`done 1 {"type":"T","finished":true,"message":{"error":"No handler found for T message"}}`)
 	})
-	t.Run("no module", func(t *testing.T) {
-		c := run(t, t.TempDir(), Options{Style: EWD})
-		c.want("ready")
-		c.send(work("1", `{"type":"T"}`))
-		c.want(`done 1 {"type":"T","finished":true,"message":{"error":"No handler found for T message"}}`)
-	})
+	for _, style := range []Style{EWD, Auto} {
+		t.Run("no module, "+string(style), func(t *testing.T) {
+			c := run(t, t.TempDir(), Options{Style: style})
+			c.want("ready")
+			c.send(work("1", `{"type":"T"}`))
+			c.want(`done 1 {"type":"T","finished":true,"message":{"error":"No handler found for T message"}}`)
+		})
+	}
 	t.Run("no module, older", func(t *testing.T) {
 		c := run(t, t.TempDir(), Options{Style: EWDOld})
 		c.want("ready")
@@ -294,6 +296,7 @@ func TestEwdModuleNames(t *testing.T) {
 		"plain.js":                        "module.exports = " + handler("plain"),
 		"my.dir/my.module.js":             "module.exports = " + handler("my.module") + "module.exports.sub = " + handler("my.module sub"),
 		"esm.mjs":                         "export default " + handler("esm"),
+		"await.mjs":                       "await null; export default " + handler("await"),
 		"transpiled.js":                   "exports.__esModule = true; exports.default = " + handler("transpiled"),
 	})
 	for _, tt := range []struct{ module, want string }{
@@ -308,6 +311,7 @@ func TestEwdModuleNames(t *testing.T) {
 		{"my.dir/my.module.sub", "my.module sub"},
 		{filepath.Join(dir, "my.dir/my.module"), "my.module"},
 		{"esm.mjs", "esm"},
+		{"await.mjs", "await"},
 		{"transpiled", "transpiled"},
 	} {
 		t.Run(tt.module, func(t *testing.T) {
@@ -350,6 +354,7 @@ func TestReadOnlyDirectory(t *testing.T) {
 	if err := os.Chmod(dir, 0o500); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = os.Chmod(dir, 0o700) })
 	c := prepare(t, dir, Options{Module: "m.js"})
 	c.cmd.Env = append(c.cmd.Env, "TMPDIR=/nowhere")
 	c.begin()

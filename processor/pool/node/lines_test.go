@@ -48,29 +48,55 @@ func TestLinesHugeBodies(t *testing.T) {
 
 // A child that is slower than the pool writes leaves the rest in the pipe, and goes on reading afterwards.
 func TestLinesReadingPauses(t *testing.T) {
-	const n, size = 100, 1 << 20
-	c := worker(t, Options{}, `module.exports = function() { this.on('message', (m, send, finished) => { setTimeout(finished, m.text ? 0 : 500); }); };`)
-	c.send(work("first", `{}`))
-	body := `{"type":"t","text":"` + strings.Repeat("x", size) + `"}`
-	sent := make(chan int, n)
-	go func() {
-		for i := range n {
-			c.send(work(fmt.Sprint(i), body))
-			sent <- i
-		}
-		close(sent)
-	}()
-	c.want(`done first {"finished":true}`)
-	if most := len(sent); most < 8 || most > 20 {
-		t.Errorf("%d items of a megabyte were taken from the pipe at once", most)
+	for name, tt := range map[string]struct{ items, size, atMost int }{
+		"large": {100, 1 << 20, 20},
+		"small": {6000, 10, 4000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := worker(t, Options{}, `module.exports = function() { this.on('message', (m, send, finished) => { if (m.text) finished(); else setTimeout(finished, 500); }); };`)
+			c.send(work("first", `{}`))
+			body := `{"text":"` + strings.Repeat("x", tt.size) + `"}`
+			sent := make(chan int, tt.items)
+			go func() {
+				for i := range tt.items {
+					c.send(work(fmt.Sprint(i), body))
+					sent <- i
+				}
+			}()
+			c.want(`done first {"finished":true}`)
+			if n := len(sent); n > tt.atMost {
+				t.Errorf("%d items were taken from the pipe at once", n)
+			}
+			for i := range tt.items {
+				c.want(fmt.Sprintf(`done %d {"finished":true}`, i))
+			}
+			c.stop()
+		})
 	}
-	for i := range n {
-		l := c.read()
-		if l.Type != "done" || l.ID != fmt.Sprint(i) {
-			t.Fatalf("item %d: %s", i, l.brief())
+}
+
+// Synchronous handlers in a row leave turns of the event loop to the module's timers.
+func TestLinesLeaveTurnsOfTheEventLoop(t *testing.T) {
+	const n = 100
+	c := worker(t, Options{}, `module.exports = function() {
+		let ticks = 0;
+		this.on('start', () => { setInterval(() => ticks++, 1).unref(); });
+		this.on('message', (m, send, finished) => { const until = Date.now() + 2; while (Date.now() < until); finished(ticks); });
+	};`)
+	lines := make([]line, n)
+	for i := range lines {
+		lines[i] = work(fmt.Sprint(i), `{}`)
+	}
+	c.send(lines...)
+	var reply struct{ Message int }
+	for range n {
+		if err := json.Unmarshal([]byte(c.read().text()), &reply); err != nil {
+			t.Fatal(err)
 		}
 	}
-	c.stop()
+	if reply.Message < 10 {
+		t.Errorf("in %d items of 2 ms a timer of 1 ms fired %d times", n, reply.Message)
+	}
 }
 
 // What is no JSON, or no object, will never be: the item is not tried again, and the child lives.

@@ -205,7 +205,7 @@ func TestQWorkerEvalIsOffByDefault(t *testing.T) {
 
 func TestQWorkerConfine(t *testing.T) {
 	elsewhere := tree(t, map[string]string{"far.js": `module.exports = (p, cb) => cb(null, 'far');`})
-	c := scripts(t, Options{Confine: true, ScriptDir: "jobs"}, map[string]string{
+	c := scripts(t, Options{Confine: true, ScriptDir: "jobs", NodeArgs: []string{"--preserve-symlinks"}}, map[string]string{
 		"jobs/near.js": `module.exports = (p, cb) => cb(null, 'near');`,
 		"near.js":      `module.exports = (p, cb) => cb(null, 'above');`,
 	})
@@ -316,6 +316,28 @@ func TestLockfileOfTheKilled(t *testing.T) {
 	d.read()
 	d.want(`done 2 {"finished":true}`)
 	d.stop()
+}
+
+// Between the look at a lock of the dead and its removal another process may have taken it over.
+func TestLockfileTakenOverByAnother(t *testing.T) {
+	dir := tree(t, map[string]string{
+		"first.js": `const fs = require('fs'); const write = fs.writeFileSync; fs.writeFileSync = (file, ...args) => {
+			if (file.endsWith('.break')) write('lock', String(process.ppid));
+			return write(file, ...args);
+		};`,
+		"m.js": `module.exports = (payload, callback) => callback(null, 'got the lock');`,
+	})
+	lock := filepath.Join(dir, "lock")
+	if err := os.WriteFile(lock, []byte(strconv.Itoa(deadProcess(t))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := run(t, dir, Options{Module: "m.js", Lockfile: "lock", Require: map[string]string{"first": "./first.js"}})
+	c.want("ready")
+	c.send(work("1", `{}`))
+	c.want("failed 1 " + lock + ": cannot break lock, process " + strconv.Itoa(os.Getpid()) + " exists")
+	if data, err := os.ReadFile(lock); err != nil || string(data) != strconv.Itoa(os.Getpid()) {
+		t.Errorf("the other's lock is %q: %v", data, err)
+	}
 }
 
 // Several children that find the same abandoned lock: at every moment at most one holds it.

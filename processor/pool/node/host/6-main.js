@@ -37,7 +37,7 @@ function loadModule() {
   try {
     return pick(requireFrom(file));
   } catch (err) {
-    if (err.code !== 'ERR_REQUIRE_ESM') throw err;
+    if (err.code !== 'ERR_REQUIRE_ESM' && err.code !== 'ERR_REQUIRE_ASYNC_MODULE') throw err;
     return importModule(file).then(pick);
   }
 }
