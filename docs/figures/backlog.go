@@ -66,7 +66,7 @@ func measureAll(stint string, sizes []string, rounds int) (points []point, err e
 		if err != nil {
 			return nil, fmt.Errorf("backlog %d: %w", n, err)
 		}
-		fmt.Printf("%d: %.0f/s, %.0f MiB\n", p.Backlog, p.Completed, p.Memory/(1<<20))
+		fmt.Fprintf(os.Stdout, "%d: %.0f/s, %.0f MiB\n", p.Backlog, p.Completed, p.Memory/(1<<20))
 		points = append(points, p)
 	}
 	return points, nil
