@@ -32,6 +32,7 @@ type itemFate struct {
 // fates are those of one queue. The writer keeps them from round to round. They rely on it that an id is never given twice.
 type fates struct {
 	name    []byte
+	first   uint64 // the smallest id that is put; 0: none. What is done to an older item needs no look at the map
 	items   map[uint64]itemFate
 	replies map[uint64]fate
 }
@@ -45,19 +46,26 @@ func (f *fates) reset() {
 	}
 	clear(f.items)
 	clear(f.replies)
+	f.first = 0
 }
+
+// older says whether an item was there before the round.
+func (f *fates) older(id uint64) bool { return f.first == 0 || id < f.first }
 
 // see notes what an operation does. An item that is set aside is left as it is, for its record is moved.
 func (f *fates) see(op *logOp) {
 	switch op.kind {
 	case store.OpPut:
+		if f.older(op.id) {
+			f.first = op.id
+		}
 		f.items[op.id] = itemFate{put, op.to}
 	case store.OpMove:
-		if f.items[op.id] == (itemFate{put, op.from}) {
+		if !f.older(op.id) && f.items[op.id] == (itemFate{put, op.from}) {
 			f.items[op.id] = itemFate{put, op.to}
 		}
 	case store.OpDelete:
-		if f.items[op.id] == (itemFate{put, op.from}) {
+		if !f.older(op.id) && f.items[op.id] == (itemFate{put, op.from}) {
 			f.items[op.id] = itemFate{fate: gone}
 		}
 	case store.OpSetAside:
@@ -76,7 +84,7 @@ func (f *fates) see(op *logOp) {
 func (f *fates) spares(op *logOp) bool {
 	switch op.kind {
 	case store.OpPut, store.OpMove, store.OpDelete, store.OpUnexpire, store.OpPutLease, store.OpDeleteLease:
-		return f.items[op.id].fate == gone
+		return !f.older(op.id) && f.items[op.id].fate == gone
 	case store.OpPutReply:
 		return f.replies[op.id] == gone
 	}
