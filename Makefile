@@ -19,8 +19,8 @@ lint: ## vet and the linters, import arrows included
 	go vet ./...
 	$(GOLANGCI) run ./...
 
-fuzz: ## each fuzz target for a short time (FUZZTIME, default 10s)
-	./.ci/fuzz $(or $(FUZZTIME),10s)
+fuzz: ## each fuzz target for a number of inputs or a time (FUZZTIME, default 20000x)
+	./.ci/fuzz $(or $(FUZZTIME),20000x)
 
 HOT = ./wire ./store/bolt ./broker/queue ./broker ./processor
 BENCHSTAT = go run golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
