@@ -20,18 +20,21 @@ type front struct {
 	w    *writer
 	opts Options
 
-	logs    [2]*journal.File // nil: there are none, and everything goes to the writer
-	state   logState
-	active  atomic.Int32 // index of the file that is appended to; others only read it
-	number  uint64       // of the last group
-	last    [2]uint64    // number of the last group in each file
-	busy    bool         // the writer is at the other file
-	wanted  bool         // somebody waits for what the active file holds
-	waiting [2][]func(error)
-	applied chan error    // how the writer's round ended
-	readers []func(error) // that wait for a round that found the disk full
-	again   *time.Timer   // of a round that found the disk full; nil: none did
-	direct  int           // groups that still go past the log
+	logs     [2]*journal.File // nil: there are none, and everything goes to the writer
+	state    logState
+	active   atomic.Int32 // index of the file that is appended to; others only read it
+	number   uint64       // of the last group
+	last     [2]uint64    // number of the last group in each file
+	busy     bool         // the writer is at the other file
+	wanted   bool         // somebody waits for what the active file holds
+	waiting  [2][]func(error)
+	applied  chan error    // how the writer's round ended
+	readers  []func(error) // that wait for a round that found the disk full
+	rest     *time.Timer   // of watchRest
+	watching bool          // it runs
+	seen     uint64        // number of the last group when it was set
+	again    *time.Timer   // of a round that found the disk full; nil: none did
+	direct   int           // groups that still go past the log
 
 	joined  []request
 	queues  []*Queue // with something in the active file or the other
@@ -52,7 +55,14 @@ const (
 )
 
 func newFront(db *DB, w *writer) *front {
-	return &front{db: db, w: w, opts: db.opts, applied: make(chan error, 1), ended: make(chan struct{})}
+	return &front{db: db, w: w, opts: db.opts, applied: make(chan error, 1), ended: make(chan struct{}), rest: stoppedTimer()}
+}
+
+// stoppedTimer is for Reset.
+func stoppedTimer() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
 }
 
 func (f *front) run() {
@@ -74,7 +84,30 @@ func (f *front) run() {
 		case <-again:
 			f.again = nil
 			f.startRound()
+		case <-f.rest.C:
+			f.rested()
 		}
+	}
+}
+
+// watchRest sees to it that what the log holds does not stay there when nothing more is appended: a database at rest is in
+// its file, which can then be made smaller.
+func (f *front) watchRest() {
+	if !f.watching {
+		f.watching = true
+		f.seen = f.number
+		f.rest.Reset(f.opts.limits.restAfter)
+	}
+}
+
+func (f *front) rested() {
+	f.watching = false
+	switch {
+	case f.failed != nil || f.again != nil:
+	case f.seen != f.number || f.busy:
+		f.watchRest()
+	case !f.logs[f.active.Load()].Empty():
+		f.changeOver()
 	}
 }
 
@@ -175,6 +208,7 @@ func (f *front) append(reqs []request) error {
 	if err != nil {
 		return err
 	}
+	f.watchRest()
 	file := int(f.active.Load())
 	f.last[file] = f.number
 	for i := range reqs {
@@ -345,6 +379,7 @@ func (f *front) finish() {
 	if f.failed == nil && f.logs[0] != nil {
 		f.empty()
 	}
+	f.rest.Stop()
 	for _, done := range f.readers {
 		done(store.ErrClosed)
 	}

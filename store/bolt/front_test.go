@@ -551,3 +551,21 @@ func TestLogCloseFull(t *testing.T) {
 		wantIDs(t, storetest.Queue(t, mustOpen(t, dir, logged), "q"), 2)
 	}
 }
+
+// TestRest: what is appended last reaches the file although nothing follows it.
+func TestRest(t *testing.T) {
+	o := logged
+	o.limits.restAfter = time.Millisecond
+	committed := make(chan struct{}, 100)
+	o.BeforeSync = func() { committed <- struct{}{} }
+	db := mustOpen(t, t.TempDir(), o)
+	q := storetest.Queue(t, db, "q")
+	for range 2 {
+		for len(committed) > 0 {
+			<-committed
+		}
+		storetest.Commit(t, q, storetest.Put(storetest.Waiting(1, 0, "b")))
+		<-committed // the append
+		<-committed // the round
+	}
+}

@@ -54,6 +54,7 @@ type limits struct {
 	compactFrom  int64         // bytes; a smaller file is not compacted
 	compactLive  int64         // bytes; more live data than this is not copied while the queues wait
 	regainEvery  time.Duration // how often a full disk is tried
+	restAfter    time.Duration // without an append, what the log holds is brought into the file
 	mmapSize     int           // bytes of address space
 	directSize   int           // bytes of a group that goes past the log
 }
@@ -119,6 +120,9 @@ func (l limits) withDefaults() limits {
 	}
 	if l.regainEvery == 0 {
 		l.regainEvery = 250 * time.Millisecond
+	}
+	if l.restAfter == 0 {
+		l.restAfter = time.Second
 	}
 	if l.directSize == 0 {
 		l.directSize = directSize
