@@ -11,7 +11,7 @@
 //   - Children and all that they start are gone when the pool is, however it ends; so are a child's own when it ends.
 //   - No answer reaches the wrong item. A second answer, or one with another item's id, ends the child.
 //   - Everything is bounded: items by the capacity that the broker knows, lines by MaxOutput, what is kept of a child's
-//     printing, the memory of items that end children, processes (twice Children and two), and log lines about deaths.
+//     printing, the memory of items that end children, processes (twice Children and one), and log lines about deaths.
 //
 // # Who owns what
 //

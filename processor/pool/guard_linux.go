@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,18 +41,28 @@ func Init() {
 	os.Exit(0)
 }
 
-// guardian is the guard process: the parent of a pool's children. All of it belongs to the goroutine of guard, which keeps its
-// thread, as the kernel ties a child's fate to the thread that made it.
+// guardian is the guard process: the parent of a pool's children. It has one thread and keeps it, as the kernel ties a child's
+// fate to the thread that made it; and it waits in one place, for the pool and its children, as going from thread to thread for
+// each of them took as long as starting a process does.
 type guardian struct {
-	conn   *net.UnixConn
-	spec   spec
-	env    []string
-	null   *os.File
-	pids   map[int]int // of the children, by number
-	number map[int]int // of the children, by pid
-	born   chan struct{}
-	ended  chan int // pids that can be waited for
-	reaped chan struct{}
+	socket  int
+	epoll   int
+	list    int // /proc/self/task/N/children, where orphans come to; -1: there is none
+	spec    spec
+	env     []string
+	null    *os.File
+	pids    map[int]int // of the children, by number
+	kids    map[int]kid // by pid
+	orphans bool        // there were some
+	blind   bool        // this kernel does not tell of the end of a process
+	buf     []byte
+	oob     []byte
+}
+
+// kid is a child that was started.
+type kid struct {
+	number int
+	pidfd  int // readable once it has ended; -1: none
 }
 
 func guard() error {
@@ -64,7 +75,8 @@ func guard() error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("becoming the reaper of orphans: %w", err)
 	}
-	conn, err := unixConn(guardSocket)
+	unix.CloseOnExec(guardSocket)
+	s, err := readSpec(guardSpec)
 	if err != nil {
 		return err
 	}
@@ -72,13 +84,9 @@ func guard() error {
 	if err != nil {
 		return err
 	}
-	s, err := readSpec(guardSpec)
-	if err != nil {
-		return err
-	}
 	g := &guardian{
-		spec: s, env: mergeEnv(os.Environ(), s.Env), conn: conn, null: null, pids: map[int]int{}, number: map[int]int{},
-		born: make(chan struct{}, 1), ended: make(chan int), reaped: make(chan struct{}),
+		socket: guardSocket, null: null, spec: s, env: mergeEnv(os.Environ(), s.Env), pids: map[int]int{}, kids: map[int]kid{},
+		buf: make([]byte, maxOrder), oob: make([]byte, unix.CmsgSpace(16*4)),
 	}
 	return g.run()
 }
@@ -95,42 +103,79 @@ func unixConn(fd int) (*net.UnixConn, error) {
 	return c.(*net.UnixConn), nil
 }
 
+// Waits of the guard: for orphans, whose end nobody reports, and for children on kernels that report none, in milliseconds.
+const (
+	orphanWait = 500
+	blindWait  = 10
+)
+
+// run is the guard's loop: orders, ends, until the pool has ended, however that was.
 func (g *guardian) run() error {
-	orders := make(chan order)
-	wrong := make(chan error, 1)
-	go func() { wrong <- g.read(orders) }()
-	go g.watch()
+	defer g.endAll()
+	var err error
+	if g.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return fmt.Errorf("waiting for orders: %w", err)
+	}
+	if g.list, err = unix.Open(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid()), unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		g.list = -1
+	}
+	if err := g.await(g.socket); err != nil {
+		return err
+	}
+	events := make([]unix.EpollEvent, 64)
 	for {
-		select {
-		case o := <-orders:
-			g.obey(o)
-		case pid := <-g.ended:
-			g.reap(pid)
-			g.reaped <- struct{}{}
-		case err := <-wrong:
-			g.endAll()
-			return err
+		n, err := unix.EpollWait(g.epoll, events, g.patience())
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("waiting for orders: %w", err)
 		}
+		for _, e := range events[:max(n, 0)] {
+			if int(e.Fd) != g.socket {
+				continue
+			}
+			if goOn, err := g.read(); !goOn {
+				return err
+			}
+		}
+		g.harvest()
 	}
 }
 
-// read passes on what the pool says until it says no more: it has ended, however that was.
-func (g *guardian) read(orders chan<- order) error {
-	buf, oob := make([]byte, maxOrder), make([]byte, unix.CmsgSpace(16*4))
-	for {
-		n, oobn, _, _, err := g.conn.ReadMsgUnix(buf, oob)
-		if err != nil || n == 0 {
-			return nil //nolint:nilerr // the pool has ended
-		}
-		var o order
-		if err := json.Unmarshal(buf[:n], &o); err != nil {
-			return fmt.Errorf("an order cannot be read: %w", err)
-		}
-		if o.files, err = received(oob[:oobn]); err != nil {
-			return err
-		}
-		orders <- o
+func (g *guardian) await(fd int) error {
+	err := unix.EpollCtl(g.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+	if err != nil {
+		return fmt.Errorf("waiting for orders: %w", err)
 	}
+	return nil
+}
+
+func (g *guardian) patience() int {
+	switch {
+	case g.blind && len(g.kids) > 0:
+		return blindWait
+	case g.orphans:
+		return orphanWait
+	}
+	return -1
+}
+
+// read carries out one order. goOn is false when the pool says no more.
+func (g *guardian) read() (goOn bool, err error) {
+	n, oobn, _, _, err := unix.Recvmsg(g.socket, g.buf, g.oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+	switch {
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+		return true, nil
+	case err != nil || n == 0:
+		return false, nil //nolint:nilerr // the pool has ended
+	}
+	var o order
+	if err := json.Unmarshal(g.buf[:n], &o); err != nil {
+		return false, fmt.Errorf("an order cannot be read: %w", err)
+	}
+	if o.files, err = received(g.oob[:oobn]); err != nil {
+		return false, err
+	}
+	g.obey(o)
+	return true, nil
 }
 
 // readSpec reads what the children have in common.
@@ -160,9 +205,6 @@ func received(oob []byte) ([]int, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the descriptors that came with an order: %w", err)
 	}
-	for _, fd := range fds {
-		unix.CloseOnExec(fd)
-	}
 	return fds, nil
 }
 
@@ -171,7 +213,7 @@ func (g *guardian) say(r report) {
 	if err != nil {
 		panic(err) // plain values
 	}
-	g.conn.Write(line) //nolint:errcheck // a pool that is gone is noticed by read
+	unix.Write(g.socket, line) //nolint:errcheck // a pool that is gone is noticed by read
 }
 
 func (g *guardian) obey(o order) {
@@ -189,22 +231,21 @@ func (g *guardian) start(o order) {
 			closeFD(fd)
 		}
 	}()
-	pid, err := g.fork(o)
+	pid, pidfd, err := g.fork(o)
 	if err != nil {
 		g.say(report{Child: o.Child, Err: err.Error()})
 		return
 	}
-	g.pids[o.Child], g.number[pid] = pid, o.Child
-	g.say(report{Child: o.Child, PID: pid})
-	select {
-	case g.born <- struct{}{}:
-	default:
+	if pidfd < 0 || g.await(pidfd) != nil {
+		g.blind = true
 	}
+	g.pids[o.Child], g.kids[pid] = pid, kid{number: o.Child, pidfd: pidfd}
+	g.say(report{Child: o.Child, PID: pid})
 }
 
-func (g *guardian) fork(o order) (int, error) {
+func (g *guardian) fork(o order) (pid, pidfd int, err error) {
 	if err := g.beNice(); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	files := make([]uintptr, len(o.Files))
 	for i, place := range o.Files {
@@ -213,18 +254,18 @@ func (g *guardian) fork(o order) (int, error) {
 			files[i] = uintptr(o.files[place])
 		}
 	}
+	pidfd = -1
 	attr := &syscall.ProcAttr{
 		Dir: g.spec.Dir, Env: append(g.env[:len(g.env):len(g.env)], o.Env...), Files: files,
-		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
+		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd},
 	}
 	if u := g.spec.User; u != nil {
 		attr.Sys.Credential = &syscall.Credential{Uid: u.UID, Gid: u.GID, Groups: u.Groups}
 	}
-	pid, err := syscall.ForkExec(g.spec.Path, g.spec.Args, attr)
-	if err != nil {
-		return 0, fmt.Errorf("starting %s: %w", g.spec.Path, err)
+	if pid, err = syscall.ForkExec(g.spec.Path, g.spec.Args, attr); err != nil {
+		return 0, 0, fmt.Errorf("starting %s: %w", g.spec.Path, err)
 	}
-	return pid, nil
+	return pid, pidfd, nil
 }
 
 // beNice sets the nice level of this thread once; children inherit it, so that none runs a moment without.
@@ -239,32 +280,29 @@ func (g *guardian) beNice() error {
 	return nil
 }
 
-// watch finds processes that have ended and leaves them to be reaped by the owner: as long as they are there, their group's
-// number belongs to nobody else.
-func (g *guardian) watch() {
+// harvest reaps whatever has ended.
+func (g *guardian) harvest() {
 	for {
 		pid, err := waitable()
-		switch {
-		case errors.Is(err, unix.ECHILD):
-			<-g.born
-		case err == nil:
-			g.ended <- pid
-			<-g.reaped
+		if err != nil || pid == 0 {
+			return
 		}
+		g.reap(pid)
 	}
 }
 
-// waitable waits for a child that has ended and does not reap it.
+// waitable finds a child that has ended and leaves it to be reaped: as long as it is there, the number of its group belongs to
+// nobody else. 0: none has.
 func waitable() (int, error) {
 	var info [128]byte // siginfo_t: three numbers, then a union that begins with the pid, aligned as a pointer
 	const pidAt = 12 + (unsafe.Sizeof(uintptr(0))/8)*4
-	err := unix.Waitid(unix.P_ALL, 0, (*unix.Siginfo)(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT, nil)
+	err := unix.Waitid(unix.P_ALL, 0, (*unix.Siginfo)(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil)
 	return int(*(*int32)(unsafe.Pointer(&info[pidAt]))), err
 }
 
 // reap ends what a child leaves behind and reports its end.
 func (g *guardian) reap(pid int) {
-	n, known := g.number[pid]
+	k, known := g.kids[pid]
 	if known {
 		unix.Kill(-pid, unix.SIGKILL) //nolint:errcheck // there may be nobody left
 	}
@@ -273,12 +311,15 @@ func (g *guardian) reap(pid int) {
 		return
 	}
 	if known {
-		delete(g.number, pid)
-		delete(g.pids, n)
+		delete(g.kids, pid)
+		delete(g.pids, k.number)
+		if k.pidfd >= 0 {
+			closeFD(k.pidfd)
+		}
 	}
 	g.sweep()
 	if known {
-		g.say(ending(n, status))
+		g.say(ending(k.number, status))
 	}
 }
 
@@ -293,10 +334,20 @@ func ending(n int, status unix.WaitStatus) report {
 // sweep kills orphans that left their group, if the child that they come from has ended: they have its number in their
 // environment. The others may be somebody's helpers; they stay until the pool ends. Orphans come to the first thread.
 func (g *guardian) sweep() {
-	for _, pid := range childrenOf(os.Getpid()) {
-		if g.number[pid] != 0 {
+	if g.list < 0 {
+		return
+	}
+	n, err := unix.Pread(g.list, g.buf, 0)
+	if err != nil {
+		return
+	}
+	g.orphans = false
+	for field := range bytes.FieldsSeq(g.buf[:n]) {
+		pid, err := strconv.Atoi(string(field))
+		if _, known := g.kids[pid]; known || err != nil {
 			continue
 		}
+		g.orphans = true
 		if n := numberOf(pid); n > 0 && g.pids[n] == 0 {
 			unix.Kill(pid, unix.SIGKILL) //nolint:errcheck // it may be gone
 		}
@@ -335,7 +386,7 @@ func numberOf(pid int) int {
 
 // endAll kills everything below this process until nothing is left. Whoever is orphaned by it comes to us and is next.
 func (g *guardian) endAll() {
-	for pid := range g.number {
+	for pid := range g.kids {
 		unix.Kill(-pid, unix.SIGKILL) //nolint:errcheck // it may be gone
 	}
 	for {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -90,6 +91,8 @@ func (own *owner) run() {
 		case e := <-own.pool.events:
 			now := time.Now()
 			e(own, now)
+			own.gather(now)
+			runtime.Gosched() // whoever is about to say something too shares the write
 			own.gather(now)
 		case <-own.timer.C:
 			own.armed = time.Time{}

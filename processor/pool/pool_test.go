@@ -267,11 +267,11 @@ func TestGrandchildrenEndWithTheirChild(t *testing.T) {
 
 func TestMemoryLimit(t *testing.T) {
 	w := newWorld(t, quick)
-	r := w.pool("plain", Options{Children: 1, MaxMemory: 400 << 20})
+	r := w.pool("plain", Options{Children: 1, MaxMemory: 300 << 20})
 	first := number(t, w.ask("who"))
-	w.want("eat 50", "50")
+	w.want("eat 100", "100")
 	w.want("echo fits", "fits")
-	w.want("eat 450", "450")
+	w.want("eat 320", "320")
 	until(t, "the fat child is replaced", func() bool { return gone(first) })
 	if s := r.stats(); s.Died != 0 || s.Failed != 0 {
 		t.Errorf("a child that has finished is replaced without a fault: %+v", s)

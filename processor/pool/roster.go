@@ -47,6 +47,7 @@ type roster struct {
 
 	roll      []*child // to be replaced
 	candidate *child   // that is to replace the first of them
+	leaving   *child   // a candidate that had to go since replacing began anew
 	rollAt    time.Time
 
 	counts counts
@@ -87,7 +88,7 @@ func (r *roster) arrive(now time.Time, it *item) {
 		return
 	}
 	r.waiting = append(r.waiting, it)
-	if !r.idleChild() && r.live() < r.o.Children {
+	if !r.looping && r.live() < r.o.Children && !r.crowded() && !r.idleChild() {
 		r.start(now, working)
 	}
 	r.place(now)
@@ -109,6 +110,7 @@ func (r *roster) abandon(now time.Time, it *item, cause error) {
 	case shutdown:
 		it.release = true
 		r.doom(now, it.child, cause, syscall.SIGKILL)
+		r.ensure(now)
 	}
 }
 
@@ -195,7 +197,7 @@ func (r *roster) extend(now time.Time, it *item) {
 // ensure starts children that are missing: up to the least number, and for work that nobody has room for. After deaths one is
 // tried at a time, and not before its time.
 func (r *roster) ensure(now time.Time) {
-	for !r.draining && len(r.children) <= 2*r.o.Children {
+	for !r.draining && !r.crowded() {
 		live := r.live()
 		if live >= r.o.Children || live >= r.o.MinChildren && len(r.waiting) == 0 {
 			return
@@ -215,6 +217,10 @@ func (r *roster) ensure(now time.Time) {
 		return
 	}
 }
+
+// crowded bounds the processes that are there at one time, those that are ending included: twice Children and
+// one.
+func (r *roster) crowded() bool { return len(r.children) > 2*r.o.Children }
 
 // placeOn gives what waits to the child that was just started.
 func (r *roster) placeOn(now time.Time) {
@@ -538,7 +544,10 @@ func (r *roster) replaceAll(now time.Time, why string) {
 	if r.draining {
 		return
 	}
-	r.candidate = nil
+	if r.candidate != nil { // it may be of a version before: another is tried when it is gone
+		r.leaving, r.candidate = r.candidate, nil
+		r.retire(now, r.leaving)
+	}
 	r.roll = nil
 	for _, c := range r.children {
 		if c.state <= working {
@@ -546,11 +555,17 @@ func (r *roster) replaceAll(now time.Time, why string) {
 		}
 	}
 	r.log.Info("the children are replaced one by one", "why", why, "children", len(r.roll))
-	r.stepRoll(now)
+	if r.leaving == nil {
+		r.stepRoll(now)
+	}
+	r.place(now)
 }
 
 // stepRoll starts the next replacement.
 func (r *roster) stepRoll(now time.Time) {
+	if r.draining {
+		return
+	}
 	for len(r.roll) > 0 && r.roll[0].state > working {
 		r.roll = r.roll[1:]
 	}
@@ -558,7 +573,9 @@ func (r *roster) stepRoll(now time.Time) {
 		r.log.Info("all children have been replaced")
 		return
 	}
-	r.candidate = r.start(now, starting)
+	if !r.crowded() { // otherwise when somebody is gone
+		r.candidate = r.start(now, starting)
+	}
 }
 
 // replaced is the first good sign of a replacement: the old child goes, and the next one's turn comes.
@@ -607,6 +624,12 @@ func (r *roster) gone(now time.Time, c *child, how error, read int64) {
 		r.rollFailed(c)
 	default:
 		r.death(now, c)
+	}
+	if c == r.leaving {
+		r.leaving = nil
+	}
+	if len(r.roll) > 0 && r.candidate == nil && r.leaving == nil {
+		r.stepRoll(now)
 	}
 	if r.notBefore.Sub(now) > maxHold && r.live() == 0 {
 		r.releaseAll(min(r.notBefore.Sub(now), maxRelease))
