@@ -216,6 +216,9 @@ func (f *workFlags) work(ctx context.Context, o pool.Options, stdout io.Writer) 
 	if err := wire.CheckAddress(o.Address); err != nil {
 		return &failure{exitUsage, err}
 	}
+	if o.Name == "" {
+		o.Name = pool.DefaultName()
+	}
 	ready := make(chan error, 1)
 	var once sync.Once
 	o.OnRegister = func() {
