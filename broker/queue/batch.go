@@ -176,18 +176,27 @@ const (
 // without a processor at work, and senders that wait for one notice at a time, are never held up: a pace needs a flow of
 // answers, and waiting for an answer needs processors that give it sooner than the disk would.
 func (q *Queue) gatherUntil() time.Time {
-	var none time.Time
-	switch {
-	case q.stopping || len(q.regChanges)+len(q.replyPuts)+len(q.extra) > 0 || len(q.dirty) >= maxPendingOps/4:
-		return none
-	case q.answersLast+q.answersNow >= paceAnswers:
-		return q.lastTake.Add(pace)
-	case q.service == 0 || q.service > quickWork || len(q.dirty) == 0 || len(q.dirty) > paceAnswers:
-		return none
+	if q.stopping || len(q.regChanges)+len(q.replyPuts)+len(q.extra) > 0 || len(q.dirty) >= maxPendingOps/4 {
+		return time.Time{}
+	}
+	answer := q.answerDue()
+	if q.answersLast+q.answersNow < paceAnswers {
+		return answer
+	}
+	if next := q.lastTake.Add(pace); next.After(answer) {
+		return next
+	}
+	return answer
+}
+
+// answerDue is until when the answers to all that is to be written are waited for; the zero time: not at all.
+func (q *Queue) answerDue() time.Time {
+	if q.service == 0 || q.service > quickWork || len(q.dirty) == 0 || len(q.dirty) > paceAnswers {
+		return time.Time{}
 	}
 	for _, it := range q.dirty {
 		if it.written() || it.phase != leased || it.dedupDue {
-			return none
+			return time.Time{}
 		}
 	}
 	return q.dirtySince.Add(2*q.service + quickWork/10)
@@ -196,10 +205,11 @@ func (q *Queue) gatherUntil() time.Time {
 // served notes how long a processor took, as a moving average.
 func (q *Queue) served(took time.Duration) {
 	q.answersNow++
-	q.service += (max(took, 1) - q.service) / 8
 	if q.service == 0 {
 		q.service = max(took, 1)
+		return
 	}
+	q.service = max(q.service+(took-q.service)/8, 1)
 }
 
 // committed takes note of the result of the batch under way.

@@ -69,3 +69,25 @@ func TestAFlowOfAnswersSetsThePace(t *testing.T) {
 	w.advance(time.Microsecond)
 	w.want("a.slow: accepted slow", "a.waiting: accepted waiting")
 }
+
+// A sender that waits for each reply before it sends again needs no disk, however long it goes on. Only the record of the
+// item before, which was written, and then of its reply must go, and take with them what is there.
+func TestOneAtATimeIsNotWritten(t *testing.T) {
+	w := quick(t)
+	count := 0
+	for n := range 10 * paceAnswers {
+		name := fmt.Sprintf("n%d", n)
+		w.advance(pace / 4)
+		w.send(name)
+		w.want("p1: work " + name + " #1")
+		w.advance(150 * time.Microsecond)
+		w.answer(name, 1, "x")
+		w.said = nil
+		if _, written := w.m.ever[w.id(name)]; written {
+			count++
+		}
+	}
+	if count > 2 {
+		t.Errorf("%d items were written", count)
+	}
+}
