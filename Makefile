@@ -29,7 +29,7 @@ bench: ## Go benchmarks of the hot parts with allocations, compared with docs/fi
 	go test -run '^$$' -bench . -benchmem -benchtime 200ms -count 6 $(HOT) | grep -E "^(goos|goarch|pkg|cpu|Bench)" >bench.txt
 	$(BENCHSTAT) docs/figures/go.txt bench.txt
 
-figures: build ## measure throughput and memory against the backlog and draw it (needs 10 GB of disk, 15 minutes)
+figures: build ## measure throughput and memory against the backlog and draw it (needs 10 GB of disk, 5 minutes)
 	go run ./docs/figures -stint ./stint -out docs/figures
 
 ci: ## what the automatic checks run

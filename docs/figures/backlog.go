@@ -28,7 +28,7 @@ func main() {
 func run() error {
 	stint := flag.String("stint", "./stint", "the binary")
 	out := flag.String("out", "docs/figures", "directory of backlog.json and backlog.svg")
-	sizes := flag.String("sizes", "1000,10000,100000,1000000,3000000,10000000", "backlogs, in items")
+	sizes := flag.String("sizes", "1000,10000,100000,1000000,10000000", "backlogs, in items")
 	rounds := flag.Int("rounds", 1, "rounds of each")
 	draw := flag.Bool("draw", false, "only draw what backlog.json holds")
 	flag.Parse()
