@@ -18,20 +18,26 @@ func BenchmarkLines(b *testing.B) {
 		b.Run(fmt.Sprintf("ahead=%d", ahead), func(b *testing.B) {
 			w := newWorld(b, queue.Config{})
 			r := w.pool("fast", Options{Children: 2, Ahead: ahead})
-			inbox, back := w.nc.NewInbox(), make(chan int, 1000)
-			if _, err := w.nc.Subscribe(inbox, func(m *nats.Msg) {
-				n, _ := strconv.Atoi(m.Header.Get("Stint-Batch"))
-				back <- n
-			}); err != nil {
-				b.Fatal(err)
-			}
-			b.ResetTimer()
-			pump(b, w.nc, inbox, back)
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "items/s")
-			b.StopTimer()
-			r.end()
+			measure(b, w, r)
 		})
 	}
+}
+
+// measure sends b.N items through the pool and ends it.
+func measure(b *testing.B, w *world, r *running) {
+	b.Helper()
+	inbox, back := w.nc.NewInbox(), make(chan int, 1000)
+	if _, err := w.nc.Subscribe(inbox, func(m *nats.Msg) {
+		n, _ := strconv.Atoi(m.Header.Get("Stint-Batch"))
+		back <- n
+	}); err != nil {
+		b.Fatal(err)
+	}
+	b.ResetTimer()
+	pump(b, w.nc, inbox, back)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "items/s")
+	b.StopTimer()
+	r.end()
 }
 
 func pump(b *testing.B, nc *nats.Conn, inbox string, back <-chan int) {
@@ -64,16 +70,5 @@ func pump(b *testing.B, nc *nats.Conn, inbox string, back <-chan int) {
 func BenchmarkExec(b *testing.B) {
 	w := newWorld(b, queue.Config{})
 	r := w.pool("x", Options{Mode: Exec, Children: 2, Command: []string{"/bin/true"}})
-	inbox, back := w.nc.NewInbox(), make(chan int, 1000)
-	if _, err := w.nc.Subscribe(inbox, func(m *nats.Msg) {
-		n, _ := strconv.Atoi(m.Header.Get("Stint-Batch"))
-		back <- n
-	}); err != nil {
-		b.Fatal(err)
-	}
-	b.ResetTimer()
-	pump(b, w.nc, inbox, back)
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "items/s")
-	b.StopTimer()
-	r.end()
+	measure(b, w, r)
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // front takes what the queues submit, makes it durable in the log, says so, and brings it into the file by and by. Its
-// goroutine owns every field but full.
+// goroutine owns every field; full is the writer's to set, and readers look at active.
 //
 // There are two files of the log. One is appended to; what the other holds, the writer brings into the file meanwhile, in
 // one transaction. When the first has no room left, or a reader needs what it holds, they change places.
@@ -78,7 +78,9 @@ func (f *front) run() {
 				f.finish()
 				return
 			}
-			f.take(r)
+			f.joined = gather(f.db.in, f.joined, r)
+			f.serve(f.joined)
+			clear(f.joined)
 		case err := <-f.applied:
 			f.roundEnded(err)
 		case <-again:
@@ -109,26 +111,6 @@ func (f *front) rested() {
 	case !f.logs[f.active.Load()].Empty():
 		f.changeOver()
 	}
-}
-
-// take joins what waits to the first request and sees to all of it.
-func (f *front) take(first request) {
-	f.joined = append(f.joined[:0], first)
-	ops := len(first.ops)
-	for ops < joinOps {
-		select {
-		case r, ok := <-f.db.in.C():
-			if ok {
-				f.joined = append(f.joined, r)
-				ops += len(r.ops)
-				continue
-			}
-		default:
-		}
-		break
-	}
-	f.serve(f.joined)
-	clear(f.joined)
 }
 
 // serve keeps the order of the requests of one queue: it has one batch under way, and what it asks for beside that

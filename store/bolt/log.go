@@ -74,20 +74,18 @@ func renewLog(tx *bbolt.Tx, s *logState) error {
 		b.Put(saltKey, appendMeta(nil, saltKey, s.salt)))
 }
 
-// recover reads what the log holds beyond the file, as the last process left it.
+// recoverLog reads what the log holds beyond the file, as the last process left it.
 func (w *writer) recoverLog(s logState) (*round, error) {
-	r := &round{last: s.applied, each: func(func([]byte) error) error { return nil }}
+	r := &round{last: s.applied, each: noGroups}
 	if !s.live {
 		return r, nil
 	}
 	var groups []journal.Group
-	var missing uint64
 	for _, suffix := range logSuffixes {
-		g, lost, err := w.readLog(w.db.path+suffix, s)
+		g, err := w.readLog(w.db.path+suffix, s)
 		if err != nil {
 			return nil, err
 		}
-		missing += lost
 		if len(g) > 0 && len(groups) > 0 && g[0].Number < groups[0].Number {
 			groups, g = g, groups
 		}
@@ -102,11 +100,10 @@ func (w *writer) recoverLog(s logState) (*round, error) {
 	}
 	if n := len(groups); n > 0 {
 		r.last = groups[n-1].Number
-		missing = r.last - s.applied - uint64(n)
-	}
-	if missing > 0 {
-		w.log.Error("the log is damaged; what these groups of changes held is lost, and what they finished may be done again",
-			"path", w.db.path, "groups", missing, "of", r.last-s.applied)
+		if missing := r.last - s.applied - uint64(n); missing > 0 {
+			w.log.Error("the log is damaged; what these groups of changes held is lost, and what they finished may be done again",
+				"path", w.db.path, "groups", missing, "of", r.last-s.applied)
+		}
 	}
 	r.each = func(yield func([]byte) error) error {
 		for _, g := range groups {
@@ -119,17 +116,17 @@ func (w *writer) recoverLog(s logState) (*round, error) {
 	return r, nil
 }
 
-func (w *writer) readLog(path string, s logState) ([]journal.Group, uint64, error) {
+func (w *writer) readLog(path string, s logState) ([]journal.Group, error) {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, 0, corrupt(w.db.path, fmt.Errorf(
+		return nil, corrupt(w.db.path, fmt.Errorf(
 			"its log %s is missing, which may hold work that was accepted; put it back (an empty file gives up what it held)", path))
 	case err == nil && info.Size() == 0:
 		w.log.Error("an empty file stands in the place of a log; what the log held is lost", "path", path)
-		return nil, 0, nil
+		return nil, nil
 	}
-	g, lost, err := journal.Read(path, s.identity, s.salt, s.applied)
+	g, _, err := journal.Read(path, s.identity, s.salt, s.applied)
 	switch {
 	case errors.Is(err, journal.ErrForeign):
 		err = corrupt(w.db.path, err)
@@ -138,7 +135,7 @@ func (w *writer) readLog(path string, s logState) ([]journal.Group, uint64, erro
 			"path", path, "groups", len(g), "error", err)
 		err = nil
 	}
-	return g, lost, err
+	return g, err
 }
 
 // openLogs makes the files of the log anew. Nothing in the old ones is needed any more.

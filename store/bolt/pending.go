@@ -43,16 +43,16 @@ func (p *pending) add(op *store.Op) {
 	switch op.Kind {
 	case store.OpPut:
 		r := op.Record
-		p.entered(r.Place, r.ID, r.Expires)
+		p.touch(&p.in, r.Place, r.ID, r.Expires)
 	case store.OpMove:
-		p.left(op.From, op.ID, op.Expires)
-		p.entered(op.To, op.ID, op.Expires)
+		p.touch(&p.out, op.From, op.ID, op.Expires)
+		p.touch(&p.in, op.To, op.ID, op.Expires)
 		p.other = p.other || op.Leased
 	case store.OpDelete:
-		p.left(op.From, op.ID, op.Expires)
+		p.touch(&p.out, op.From, op.ID, op.Expires)
 		p.other = p.other || op.Leased
 	case store.OpSetAside:
-		p.left(op.From, op.ID, 0)
+		p.touch(&p.out, op.From, op.ID, 0)
 		p.expiry = true // whether it expires the operation does not say
 	case store.OpUnexpire:
 		p.expiry = true
@@ -72,23 +72,12 @@ func (p *pending) add(op *store.Op) {
 	}
 }
 
-func (p *pending) entered(at store.Place, id uint64, expires int64) {
+// touch notes that an item came to a place or left it; ready is what is noted of Ready.
+func (p *pending) touch(ready *stretch, at store.Place, id uint64, expires int64) {
 	p.expiry = p.expiry || expires != 0
 	switch at.Area {
 	case store.Ready:
-		p.in.add(store.Cursor{Priority: at.Priority, ID: id})
-	case store.Delayed:
-		p.delayed = true
-	default:
-		p.other = true
-	}
-}
-
-func (p *pending) left(at store.Place, id uint64, expires int64) {
-	p.expiry = p.expiry || expires != 0
-	switch at.Area {
-	case store.Ready:
-		p.out.add(store.Cursor{Priority: at.Priority, ID: id})
+		ready.add(store.Cursor{Priority: at.Priority, ID: id})
 	case store.Delayed:
 		p.delayed = true
 	default:

@@ -154,7 +154,8 @@ func (w *writer) run() {
 				w.finish()
 				return
 			}
-			w.commit(w.gather(r))
+			w.joined = gather(w.in, w.joined, r)
+			w.commit(w.joined)
 			w.compactIfDue()
 		case <-tick:
 			w.tryRegain()
@@ -162,22 +163,22 @@ func (w *writer) run() {
 	}
 }
 
-// gather joins what waits to the first request.
-func (w *writer) gather(first request) []request {
-	w.joined = append(w.joined[:0], first)
+// gather joins what waits in the inbox to the first request, in the memory of joined.
+func gather(in *inbox.Inbox[request], joined []request, first request) []request {
+	joined = append(joined[:0], first)
 	for n := len(first.ops); n < joinOps; {
 		select {
-		case r, ok := <-w.in.C():
+		case r, ok := <-in.C():
 			if !ok {
-				return w.joined // the next receive sees the end
+				return joined // the next receive sees the end
 			}
-			w.joined = append(w.joined, r)
+			joined = append(joined, r)
 			n += len(r.ops)
 		default:
-			return w.joined
+			return joined
 		}
 	}
-	return w.joined
+	return joined
 }
 
 // commit writes the requests and tells each its outcome.
