@@ -135,6 +135,7 @@ func (a *actor) lookUpAll(ev queue.Event) (items int) {
 // lookUp adds what the store remembers of an item's message id.
 func (a *actor) lookUp(s *queue.Sent) {
 	d, found, err := a.st.Dedup(s.MsgID)
+	a.uses = 0
 	switch {
 	case errors.Is(err, store.ErrDamaged):
 		a.log.Warn("what was remembered of a message id is damaged: the item counts as new", "queue", a.address, "id", s.MsgID, "err", err)
@@ -233,6 +234,7 @@ func (a *actor) publish(m *queue.Msg) {
 
 // read does one read and steps its result. A store that cannot be read ends the broker.
 func (a *actor) read(r queue.Read) {
+	a.uses = 0 // nothing below asks for the time before the read has ended
 	if r.Kind == queue.ReadReply {
 		rep, found, err := a.st.Reply(r.Item)
 		if err != nil {
@@ -256,7 +258,6 @@ func (a *actor) read(r queue.Read) {
 		a.unreadable("reading waiting items", err)
 		return
 	}
-	a.uses = 0
 	a.step(&queue.Paged{Kind: r.Kind, Page: p})
 }
 
