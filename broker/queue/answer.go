@@ -68,7 +68,7 @@ func (q *Queue) answerCurrent(it *item, l *lease, e *Answered) {
 	case wire.NoResponders:
 		q.nobodyThere(l)
 	case wire.Done:
-		q.served(q.now.Sub(l.started))
+		q.answered(it)
 		q.endAnswered(l)
 		q.done(it, e)
 	case wire.Nak:

@@ -71,6 +71,7 @@ func TestOnlyRepliesThatTheServerHasLeaveTheDisk(t *testing.T) {
 	w.commit(nil)
 	w.auto = true
 	w.do(Flushed{Token: w.flush})
+	w.advance(dropPace)
 	if _, stays := w.m.replies[w.id("s2")]; !stays || len(w.m.replies) != 1 {
 		t.Errorf("on record are %v", w.m.replies)
 	}

@@ -24,7 +24,12 @@ type change struct {
 
 // pending says that something waits to be written.
 func (q *Queue) pending() bool {
-	return len(q.dirty)+len(q.regChanges)+len(q.replyPuts)+len(q.replyDrops)+len(q.extra) > 0
+	return q.gathered() > 0
+}
+
+// gathered is how many changes wait to be written.
+func (q *Queue) gathered() int {
+	return len(q.dirty) + q.hopes.len() + len(q.regChanges) + len(q.replyPuts) + len(q.replyDrops) + len(q.extra)
 }
 
 // Take gives what should be written next, nil if nothing is to be or a batch is under way. The caller submits it,
@@ -34,6 +39,7 @@ func (q *Queue) Take(now time.Time) *Batch {
 		return nil
 	}
 	q.now = now
+	q.endHopes()
 	b := &Batch{Ops: q.spareOps, changes: q.spareChanges}
 	q.spareOps, q.spareChanges = nil, nil
 	b.Ops = slices.Grow(b.Ops, len(q.dirty)+len(q.regChanges)+len(q.replyPuts)+len(q.replyDrops)+len(q.extra))
@@ -59,7 +65,7 @@ func (q *Queue) Take(now time.Time) *Batch {
 		q.reuse(b)
 		return nil
 	}
-	q.answersLast, q.answersNow, q.lastTake = q.answersNow, 0, now
+	q.lastTake = now
 	q.underway = b
 	return b
 }
@@ -161,55 +167,6 @@ func (q *Queue) reuse(b *Batch) {
 	clear(b.Ops)
 	clear(b.changes)
 	q.spareOps, q.spareChanges = b.Ops[:0], b.changes[:0]
-}
-
-const (
-	// pace is the least time between two batches while processors keep up (paceAnswers since the last but one). What is
-	// answered within it is never written, and what has to be shares a commit.
-	pace        = 2 * time.Millisecond
-	paceAnswers = 8
-	// quickWork is the time in which a processor answers that is waited for before its item is written.
-	quickWork = time.Millisecond
-)
-
-// gatherUntil is how long the next batch waits for company or for answers; the zero time: not at all. Items that wait
-// without a processor at work, and senders that wait for one notice at a time, are never held up: a pace needs a flow of
-// answers, and waiting for an answer needs processors that give it sooner than the disk would.
-func (q *Queue) gatherUntil() time.Time {
-	if q.stopping || len(q.regChanges)+len(q.replyPuts)+len(q.extra) > 0 || len(q.dirty) >= maxPendingOps/4 {
-		return time.Time{}
-	}
-	answer := q.answerDue()
-	if q.answersLast+q.answersNow < paceAnswers {
-		return answer
-	}
-	if next := q.lastTake.Add(pace); next.After(answer) {
-		return next
-	}
-	return answer
-}
-
-// answerDue is until when the answers to all that is to be written are waited for; the zero time: not at all.
-func (q *Queue) answerDue() time.Time {
-	if q.service == 0 || q.service > quickWork || len(q.dirty) == 0 || len(q.dirty) > paceAnswers {
-		return time.Time{}
-	}
-	for _, it := range q.dirty {
-		if it.written() || it.phase != leased || it.dedupDue {
-			return time.Time{}
-		}
-	}
-	return q.dirtySince.Add(2*q.service + quickWork/10)
-}
-
-// served notes how long a processor took, as a moving average.
-func (q *Queue) served(took time.Duration) {
-	q.answersNow++
-	if q.service == 0 {
-		q.service = max(took, 1)
-		return
-	}
-	q.service = max(q.service+(took-q.service)/8, 1)
 }
 
 // committed takes note of the result of the batch under way.

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"fmt"
+	"time"
 
 	"stint/store"
 )
@@ -19,11 +20,39 @@ func check(w *world) error {
 		func() error { return checkRegistrations(q) },
 		func() error { return checkReplies(q, w) },
 		func() error { return checkCounts(q, w) },
+		func() error { return checkHopes(q) },
 		func() error { return checkBounds(q) },
 	} {
 		if err := f(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkHopes: what hopes to be answered before it is written is listed by age, nothing of it is on disk, and it is in memory.
+func checkHopes(q *Queue) error {
+	bytes, last := 0, time.Time{}
+	listed := map[*item]bool{}
+	for _, it := range q.hopes.list[q.hopes.head:] {
+		bytes += it.size
+		switch {
+		case listed[it] || it.arrived.Before(last):
+			return fmt.Errorf("item %x hopes twice, or out of turn", it.id())
+		case it.hopes && (it.dirty || it.inflight || it.written() || it.dedupDue || it.spill || it.failed):
+			return fmt.Errorf("item %x hopes not to be written, and is or has to be", it.id())
+		case it.hopes && (it.phase == waiting || it.phase == leased) && q.items[it.id()] != it:
+			return fmt.Errorf("item %x hopes and is not in memory", it.id())
+		}
+		listed[it], last = true, it.arrived
+	}
+	for id, it := range q.items {
+		if it.hopes && !listed[it] {
+			return fmt.Errorf("item %x hopes and is not listed", id)
+		}
+	}
+	if bytes != q.hopes.bytes {
+		return fmt.Errorf("%d bytes hope, %d are counted", bytes, q.hopes.bytes)
 	}
 	return nil
 }
@@ -67,7 +96,7 @@ func checkItems(q *Queue) error {
 			return fmt.Errorf("item %x is spilled and has phase %d", id, it.phase)
 		case it.failed && it.written():
 			return fmt.Errorf("item %x failed to be written, and is written", id)
-		case it.stored != it.rec.Place && !it.dirty && !it.failed && it.phase != replying:
+		case it.stored != it.rec.Place && !it.dirty && !it.hopes && !it.failed && it.phase != replying:
 			return fmt.Errorf("item %x stands at %v, shall stand at %v, and will not be moved", id, it.stored, it.rec.Place)
 		}
 		if it.phase == leased {

@@ -143,7 +143,7 @@ func TestWorkIsFinishedWhileTheDiskIsFull(t *testing.T) {
 	w.full = false
 	w.do(Stored{})
 	w.send("s3")
-	w.advance(quickWork)
+	w.advance(quickAnswer)
 	w.want("p1: work s3 #1", "a.s3: accepted s3")
 }
 

@@ -29,6 +29,7 @@ type item struct {
 	spill    bool // beyond the window: dropped as soon as it is written
 	counted  bool // in q.items and the window's sums
 	dirty    bool // in q.dirty
+	hopes    bool // in q.hopes and nowhere else
 	inflight bool // in the batch under way
 	changed  bool // marks differ from what is stored
 	failed   bool // its insert failed while it was leased: the outcome decides
@@ -38,9 +39,10 @@ type item struct {
 	leaseDue    bool        // a lease record shall be written
 	dedupDue    bool        // its message id has to be remembered
 
-	shared  bool     // its body and reply are parts of the memory of a whole batch; see part
-	accepts []waiter // who waits for the accept notice
-	replyTo string   // where replies go now: a conversation may have moved it
+	arrived time.Time // zero: it was read back
+	shared  bool      // its body and reply are parts of the memory of a whole batch; see part
+	accepts []waiter  // who waits for the accept notice
+	replyTo string    // where replies go now: a conversation may have moved it
 	lease   *lease
 	final   *final // nil, or own
 	own     final
@@ -77,10 +79,7 @@ func (it *item) part() {
 // touch puts it on the list for the next batch.
 func (q *Queue) touch(it *item) {
 	if !it.dirty {
-		it.dirty = true
-		if len(q.dirty) == 0 {
-			q.dirtySince = q.now
-		}
+		it.dirty, it.hopes = true, false
 		q.dirty = append(q.dirty, it)
 		q.dirtyBytes += it.size
 	}

@@ -147,6 +147,7 @@ type Queue struct {
 	// What the next batch is made of.
 	dirty      []*item
 	dirtyBytes int
+	hopes      hopes // items beside dirty that are perhaps answered before they have to be written
 	regChanges []regChange
 	replyPuts  []*reply
 	replyDrops []uint64
@@ -154,10 +155,10 @@ type Queue struct {
 	aside      map[uint64]bool // damaged records that extra or the batch under way sets aside
 	underway   *Batch
 	// What the gathering of a batch goes by; see gatherUntil.
-	dirtySince              time.Time
-	lastTake                time.Time
-	answersLast, answersNow int
-	service                 time.Duration
+	lastTake          time.Time
+	usual             time.Duration // from an item's arrival to its answer; 0: none has come
+	flowNow, flowLast int           // answers since flowSince, and in the window before
+	flowSince         time.Time
 	// spareOps and spareChanges are the memory of an earlier batch.
 	spareOps     []store.Op
 	spareChanges []change
@@ -331,8 +332,7 @@ func (q *Queue) Next() time.Time {
 // Full says that as much has gathered as is allowed: the caller should take a batch, or let the one under way or the
 // pause before the next try finish, before it steps anything else.
 func (q *Queue) Full() bool {
-	n := len(q.dirty) + len(q.regChanges) + len(q.replyPuts) + len(q.replyDrops) + len(q.extra)
-	return !q.broken && (n >= maxPendingOps || q.dirtyBytes >= maxPendingBytes)
+	return !q.broken && (q.gathered() >= maxPendingOps || q.dirtyBytes+q.hopes.bytes >= maxPendingBytes)
 }
 
 // Settled says that nothing waits to be written and no final is on its way.

@@ -40,12 +40,13 @@ func (q *Queue) take(it *item) {
 		q.recent[it.rec.MsgID] = it
 		it.dedupDue = true
 	}
-	q.touch(it)
 	if q.spilled > 0 || q.windowRoom() == 0 {
 		it.spill = true
 		q.spilled++
+		q.arrive(it)
 		return
 	}
+	q.arrive(it)
 	q.hold(it)
 	q.cursor = store.Cursor{Priority: it.rec.Priority, ID: it.id()}
 	q.ready.push(it)
@@ -234,6 +235,7 @@ func (q *Queue) setDown(err error) {
 	if err == nil {
 		return
 	}
+	q.dashHopes()
 	for _, it := range q.dirty {
 		if !it.written() && it.rec.Place.Area != store.Nowhere && !it.failed {
 			q.insertFailed(it, nil, err)
@@ -257,6 +259,7 @@ func (q *Queue) breakDown(err error, b *Batch) {
 	if !first {
 		return
 	}
+	q.dashHopes()
 	for _, it := range q.dirty {
 		done := it.phase == gone && it.final == nil && len(it.accepts) == 0
 		if !it.inflight && !it.failed && it.phase != replying && !done {

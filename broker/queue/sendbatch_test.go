@@ -79,7 +79,6 @@ func TestTheNoticeOfABatchWaitsForTheLastCommit(t *testing.T) {
 	w := testWorld(t, Config{})
 	w.register("p1", 1)
 	w.said, w.auto = nil, false
-	w.q.service = 0
 	w.do(w.several("B", false, "s1", "s2"))
 	w.want("p1: work s1 #1")
 	w.answer("s1", 1, "done") // both are in the batch under way

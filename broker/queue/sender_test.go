@@ -132,6 +132,7 @@ func TestKeptRepliesHaveALimit(t *testing.T) {
 		w.send(s)
 		w.answer(s, 1, "done")
 	}
+	w.advance(dropPace)
 	if _, oldest := w.m.replies[w.id("s0")]; oldest || len(w.m.replies) != 2 || w.q.Stats().Replies != 2 {
 		t.Errorf("on record are %v", w.m.replies)
 	}
@@ -147,6 +148,7 @@ func TestTheQueueIsFullByItems(t *testing.T) {
 	w.answer("s1", 1, "")
 	w.said = nil
 	w.send("s4")
+	w.advance(quickAnswer)
 	w.want("a.s4: accepted s4")
 }
 

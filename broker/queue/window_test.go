@@ -20,6 +20,7 @@ func TestTheBacklogStaysOnDiskAndComesBackInOrder(t *testing.T) {
 	w.said = nil
 	for n := range 50 {
 		s := fmt.Sprintf("s%02d", n)
+		w.advance(time.Millisecond)
 		w.answer(s, 1, "")
 		next := fmt.Sprintf("p1: work s%02d #1", n+1)
 		if n == 49 {

@@ -1,0 +1,167 @@
+package queue
+
+import "time"
+
+const (
+	// pace is the least time between two batches while answers flow: what has to be written shares a commit.
+	pace = 2 * time.Millisecond
+	// Answers flow while there are flowAnswers in flowWindow.
+	flowWindow  = 5 * time.Millisecond
+	flowAnswers = 20
+	// dropPace is how long after the last batch one leaves that only removes replies which their senders have.
+	dropPace = 20 * time.Millisecond
+	// A new item is not written at once if items are usually answered within quickAlone of their arrival, which the disk takes
+	// too, or while answers flow within quickAnswer: then a notice costs its sender no more time than the others' items do.
+	quickAlone  = time.Millisecond
+	quickAnswer = 4 * time.Millisecond
+)
+
+// hopes are items, oldest first, that are written only if they are not answered soon: nothing of them is on disk and their
+// senders have been told nothing. Entries that no longer hope stay until they are met.
+type hopes struct {
+	list  []*item
+	head  int
+	bytes int
+}
+
+func (h *hopes) len() int { return len(h.list) - h.head }
+
+func (h *hopes) push(it *item) {
+	it.hopes = true
+	h.list = append(h.list, it)
+	h.bytes += it.size
+}
+
+// first is the oldest that still hopes; nil if none does.
+func (h *hopes) first() *item {
+	for h.head < len(h.list) {
+		if it := h.list[h.head]; it.hopes && (it.phase == waiting || it.phase == leased) {
+			return it
+		}
+		h.pop()
+	}
+	return nil
+}
+
+func (h *hopes) pop() {
+	it := h.list[h.head]
+	it.hopes = false
+	h.bytes -= it.size
+	h.list[h.head] = nil
+	h.head++
+	if h.head == len(h.list) || h.head >= 1024 && h.head*2 >= len(h.list) {
+		n := copy(h.list, h.list[h.head:])
+		clear(h.list[n:])
+		h.list, h.head = h.list[:n], 0
+	}
+}
+
+// arrive puts a new item where it is written soon, or only unless it is answered first.
+func (q *Queue) arrive(it *item) {
+	it.arrived = q.now
+	if it.dedupDue || it.spill || q.patience() == 0 {
+		q.touch(it)
+		return
+	}
+	q.hopes.push(it)
+}
+
+// patience is how long a new item waits for its answer before it is written; 0: not at all, for the usual answer takes longer,
+// or none has come yet.
+func (q *Queue) patience() time.Duration {
+	if q.usual <= quickAlone || q.usual <= quickAnswer && q.flows() {
+		return 3 * q.usual
+	}
+	return 0
+}
+
+// hopeUntil is when the oldest item that hopes has to be written. ok is false when none hopes.
+func (q *Queue) hopeUntil() (t time.Time, ok bool) {
+	it := q.hopes.first()
+	if it == nil || q.stats.Leased == 0 { // nobody is at work on anything
+		return time.Time{}, it != nil
+	}
+	return it.arrived.Add(q.patience()), true
+}
+
+// endHopes puts those that have waited long enough with what is written next.
+func (q *Queue) endHopes() {
+	all := q.hurry()
+	for {
+		until, ok := q.hopeUntil()
+		if !ok || !all && q.now.Before(until) {
+			return
+		}
+		it := q.hopes.first()
+		q.hopes.pop()
+		q.touch(it)
+		q.took(2 * q.now.Sub(it.arrived))
+	}
+}
+
+// dashHopes puts all of them with what is written next.
+func (q *Queue) dashHopes() {
+	for it := q.hopes.first(); it != nil; it = q.hopes.first() {
+		q.hopes.pop()
+		q.touch(it)
+	}
+}
+
+// hurry says that everything is to be written now.
+func (q *Queue) hurry() bool {
+	return q.stopping || q.gathered() >= maxPendingOps/4
+}
+
+// gatherUntil is how long the next batch waits for company or for answers; the zero time: not at all. Items that wait
+// without a processor at work, and senders that wait for one notice at a time, are never held up: a pace needs a flow of
+// answers, and to wait for an answer needs processors that usually give it sooner than the disk would.
+func (q *Queue) gatherUntil() time.Time {
+	if q.hurry() || len(q.regChanges)+len(q.replyPuts)+len(q.extra) > 0 {
+		return time.Time{}
+	}
+	next := q.lastTake.Add(dropPace)
+	switch {
+	case len(q.dirty) > 0 && !q.flows():
+		return time.Time{}
+	case len(q.dirty) > 0:
+		next = q.lastTake.Add(pace)
+	case len(q.replyDrops) == 0:
+		next, _ = q.hopeUntil()
+		return next
+	}
+	if until, ok := q.hopeUntil(); ok && until.Before(next) {
+		return until
+	}
+	return next
+}
+
+// answered notes how long an item took from its arrival to its answer. What was read back has waited for long.
+func (q *Queue) answered(it *item) {
+	switch age := q.now.Sub(q.flowSince); {
+	case age >= 2*flowWindow:
+		q.flowLast, q.flowNow, q.flowSince = 0, 0, q.now
+	case age >= flowWindow:
+		q.flowLast, q.flowNow, q.flowSince = q.flowNow, 0, q.now
+	}
+	q.flowNow++
+	if it.arrived.IsZero() {
+		q.took(2 * quickAnswer)
+		return
+	}
+	q.took(q.now.Sub(it.arrived))
+}
+
+// flows says that answers have come one after the other until now.
+func (q *Queue) flows() bool {
+	return max(q.flowLast, q.flowNow) >= flowAnswers && q.now.Sub(q.flowSince) < 2*flowWindow
+}
+
+// took is a moving average, of times that are all more than 0.
+func (q *Queue) took(t time.Duration) {
+	t = max(min(t, 4*quickAnswer), time.Microsecond)
+	if q.usual == 0 {
+		q.usual = t
+		return
+	}
+	q.usual += (t - q.usual) / 16
+}
