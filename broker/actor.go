@@ -43,6 +43,7 @@ type actor struct {
 	batch  *queue.Batch // under way
 	gather gatherer     // replies that leave together
 	frames []byte       // of a message of work; empty between two
+	heard  hearing
 	timer  *time.Timer
 	wake   time.Time // what the timer is set to
 	now    time.Time // see clock
@@ -163,6 +164,7 @@ func (a *actor) clock() time.Time {
 
 // finish does what the steps asked for, and hands the next batch to the writer.
 func (a *actor) finish() {
+	a.heard = hearing{}
 	for {
 		a.perform()
 		if !a.submit() {
@@ -230,6 +232,21 @@ func (a *actor) publish(m *queue.Msg) {
 	if delivered, known := a.bus.final(a, m); known {
 		a.step(queue.Settled{Item: item, Delivered: delivered})
 	}
+}
+
+// hearing is what the server last said of a subject, for one round: senders use one for many items, and to ask took longer
+// than to publish.
+type hearing struct {
+	subject string
+	yes     bool
+}
+
+// listens says whether the embedded server has a subscription for a subject that is not empty.
+func (a *actor) listens(subject string) bool {
+	if a.heard.subject != subject {
+		a.heard = hearing{subject, a.bus.listens(subject)}
+	}
+	return a.heard.yes
 }
 
 // read does one read and steps its result. A store that cannot be read ends the broker.

@@ -38,7 +38,7 @@ func (in *inlet) onSendBatch(m *nats.Msg, send wire.Send, err *wire.Error) {
 // go, are parts of one string.
 func (in *inlet) readItems(m *nats.Msg, reply string, send wire.Send) ([]queue.BatchItem, *wire.Error) {
 	frames := wire.ReadFrames(send.Batch, m.Data)
-	shared := wire.Shared(m.Header)
+	shared := wire.OfItem(m.Header)
 	gathered := send.Gathered
 	send.AcceptedReply, send.Batch, send.Gathered = "", "", false
 	items := make([]queue.BatchItem, 0, frames.Count())
@@ -248,7 +248,7 @@ func (b *bus) sendFrames(g *gathering) {
 // finals is final for a message of several.
 func (b *bus) finals(a *actor, g *gathering) (delivered, known bool) {
 	if b.listens != nil {
-		if !b.listens(g.subject) {
+		if !a.listens(g.subject) {
 			return false, true
 		}
 		b.sendFrames(g)

@@ -37,7 +37,7 @@ func TestSendWorkReply(t *testing.T) {
 		publish(t, nc, &nats.Msg{Subject: address, Reply: "replies", Header: header, Data: []byte("hello")})
 
 		w := next(t, work)
-		if string(w.Data) != "hello" || w.Header.Get("traceparent") != "00-1" {
+		if string(w.Data) != "hello" || w.Header.Get("traceparent") != "00-1" || len(w.Header) != 1 {
 			t.Errorf("the work is %q with %v, not what was sent", w.Data, w.Header)
 		}
 		ok(t, w.Respond([]byte("done")))

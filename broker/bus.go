@@ -112,7 +112,7 @@ func (in *inlet) onSend(m *nats.Msg) {
 		in.onSendBatch(m, send, err)
 		return
 	}
-	ev := &queue.Sent{Reply: m.Reply, Header: m.Header, Body: m.Data, Send: send}
+	ev := &queue.Sent{Reply: m.Reply, Header: wire.OfItem(m.Header), Body: m.Data, Send: send}
 	err = in.checkTargets(&ev.Reply, &ev.AcceptedReply, err)
 	if size := ev.Size(); size > in.cfg.MaxItemBytes {
 		err = first(err, in.tooLarge(size))
@@ -322,7 +322,7 @@ func (b *bus) interest(subject string) bool { return b.listens(subject) }
 func (b *bus) final(a *actor, m *queue.Msg) (delivered, known bool) {
 	to, _, _ := queue.SplitReply(m.To)
 	if b.listens != nil {
-		if !b.listens(to) {
+		if !a.listens(to) {
 			return false, true
 		}
 		b.publish(a.address, m)

@@ -246,31 +246,6 @@ func BatchCount(h Header) string {
 // BatchHeader is the header of a message of n frames.
 func BatchHeader(n int) Header { return Header{HeaderBatch: {strconv.Itoa(n)}} }
 
-// Shared gives the headers of a batch that apply to each of its items: all but those of the message itself. It is nil when
-// none is left. The values are shared with h, not copied.
-func Shared(h Header) Header {
-	var out Header
-	for name, values := range h {
-		if ofBatch(name) {
-			continue
-		}
-		if out == nil {
-			out = make(Header, len(h))
-		}
-		out[name] = values
-	}
-	return out
-}
-
-func ofBatch(name string) bool {
-	for _, own := range [...]string{HeaderBatch, HeaderBatchReplies, HeaderAcceptedReply} {
-		if len(name) == len(own) && strings.EqualFold(name, own) {
-			return true
-		}
-	}
-	return false
-}
-
 // Merged gives the headers of an item of a batch: its frame's, and those of the message whose names the frame does not have
 // in any case. Either may be nil; the result may be one of the two.
 func Merged(message, frame Header) Header {

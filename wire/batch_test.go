@@ -163,7 +163,7 @@ func TestWorkKey(t *testing.T) {
 }
 
 func TestMergedHeaders(t *testing.T) {
-	message := Shared(head("Stint-Batch", "2", "stint-accepted-reply", "a", "Stint-Batch-Replies", "gathered", "Trace", "t", "Stint-Timeout", "5"))
+	message := OfItem(head("Stint-Batch", "2", "stint-accepted-reply", "a", "Stint-Batch-Replies", "gathered", "Trace", "t", "Stint-Timeout", "5"))
 	if want := head("Trace", "t", "Stint-Timeout", "5"); !maps.EqualFunc(message, want, slices.Equal) {
 		t.Fatalf("shared are %v", message)
 	}
@@ -171,7 +171,7 @@ func TestMergedHeaders(t *testing.T) {
 	if want := head("Trace", "t", "stint-timeout", "9", "X", "y"); !maps.EqualFunc(got, want, slices.Equal) {
 		t.Errorf("merged are %v", got)
 	}
-	if Shared(head("Stint-Batch", "2")) != nil || Merged(nil, nil) != nil {
+	if OfItem(head("Stint-Batch", "2")) != nil || Merged(nil, nil) != nil {
 		t.Error("no headers gave some")
 	}
 	if got := Merged(message, nil); len(got) != 2 {

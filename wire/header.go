@@ -60,6 +60,29 @@ func lookup(h Header, name string) string {
 	return value
 }
 
+// OfItem takes out of the headers of a send what concerns the message alone, the sender's accept subject and the headers of
+// batches, and gives what applies to each of its items, is stored and travels. It is nil when nothing is left.
+func OfItem(h Header) Header {
+	for name := range h {
+		if ofMessage(name) {
+			delete(h, name)
+		}
+	}
+	if len(h) == 0 {
+		return nil
+	}
+	return h
+}
+
+func ofMessage(name string) bool {
+	for _, own := range [...]string{HeaderAcceptedReply, HeaderBatch, HeaderBatchReplies} {
+		if len(name) == len(own) && strings.EqualFold(name, own) {
+			return true
+		}
+	}
+	return false
+}
+
 // PassedOn gives the headers of a send that go back on its reply: all but Stint- and Nats- ones, and Status, which on an
 // empty reply would read as "no responders". It is nil when none is left. The values are shared with h, not copied.
 func PassedOn(h Header) Header {
