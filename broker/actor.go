@@ -11,106 +11,71 @@ import (
 	"stint/store"
 )
 
-const (
-	// mailboxSize and mailboxBytes bound what waits for an actor.
-	mailboxSize  = 1024
-	mailboxBytes = 32 << 20
-	// atOnce bounds the items that the events of one round are about, but for the last event, so that commits and timers
-	// get their turn.
-	atOnce = 512
-)
-
-// actor runs one queue.
+// actor is one queue: its rules, and the doing of what they say. It belongs to its owner's goroutine.
 type actor struct {
+	o       *owner
 	address string
+	cfg     queue.Config
 	q       *queue.Queue
 	st      store.Queue
 	bus     *bus
 	log     *slog.Logger
 	fail    func(error) // the broker can not go on
 
-	mail    chan queue.Event // from the bus
-	mailed  atomic.Int64     // bytes of the bodies in mail: added by the bus, taken off by the loop
-	commits chan error       // from the engine: the result of the batch under way, so one place is enough
-	health  chan error       // from the broker: changes in the store's health
-	watch   chan struct{}    // from the broker: look at the processors' subscriptions
-	holds   atomic.Bool      // for the broker: processors hold work or are absent, so watching them matters
-	asks    chan func()      // from the broker: run this between two rounds
-	quit    chan struct{}    // closed to end the loop
-	done    chan struct{}    // closed when the loop has ended
+	mailed  atomic.Int64  // letters to this actor that it has not received: added by the bus, taken off by receive
+	bytes   atomic.Int64  // of the bodies in them
+	waiting []queue.Event // letters that came while the rules were full
 
-	out    queue.Out
-	batch  *queue.Batch // under way
-	gather gatherer     // replies that leave together
-	frames []byte       // of a message of work; empty between two
-	heard  hearing
-	timer  *time.Timer
-	wake   time.Time // what the timer is set to
-	now    time.Time // see clock
-	uses   int       // of now
+	out     queue.Out
+	batch   *queue.Batch // under way
+	gather  gatherer     // replies that leave together
+	frames  []byte       // of a message of work; empty between two
+	heard   hearing
+	touched bool      // in owner.touched
+	holds   bool      // counted in owner.holding
+	wake    time.Time // for which it is in owner.alarms; zero: it is not
+	alarm   int       // where in owner.alarms
 }
 
-func newActor(address string, q *queue.Queue, st store.Queue, log *slog.Logger, fail func(error)) *actor {
-	return &actor{
-		address: address, q: q, st: st, log: log, fail: fail,
-		mail: make(chan queue.Event, mailboxSize), commits: make(chan error, 1), health: make(chan error),
-		watch: make(chan struct{}, 1), asks: make(chan func()),
-		quit: make(chan struct{}), done: make(chan struct{}),
-	}
+func newActor(o *owner, cfg queue.Config, q *queue.Queue, st store.Queue, log *slog.Logger, fail func(error)) *actor {
+	a := &actor{o: o, address: cfg.Address, cfg: cfg, q: q, st: st, log: log, fail: fail}
+	o.actors = append(o.actors, a)
+	return a
 }
 
-// run is the loop. It ends when quit is closed.
-func (a *actor) run() {
-	defer close(a.done)
-	a.timer = time.NewTimer(time.Hour)
-	defer a.timer.Stop()
-	a.step(queue.Tick{})
-	for {
-		a.finish()
-		if h := a.q.Holding(); h != a.holds.Load() {
-			a.holds.Store(h)
-		}
-		mail := a.mail
-		if a.q.Full() {
-			mail = nil
-		}
-		a.setTimer()
-		a.uses = 0
-		select {
-		case ev := <-mail:
-			a.receive(ev)
-		case err := <-a.commits:
-			a.committed(err)
-		case err := <-a.health:
-			a.healthChanged(err)
-		case <-a.watch:
-			a.lookAtProcessors()
-		case <-a.timer.C:
-			a.wake = time.Time{}
-			a.step(queue.Tick{})
-		case f := <-a.asks:
-			f()
-		case <-a.quit:
-			return
-		}
+// receive steps ev, unless the rules are full: then it waits until they have written something. It gives the number of items that
+// the event is about.
+func (a *actor) receive(ev queue.Event) (items int) {
+	if len(a.waiting) > 0 || a.q.Full() {
+		a.waiting = append(a.waiting, ev)
+		a.o.touch(a)
+		return 1
 	}
+	return a.take(ev)
 }
 
-// receive steps ev and what else waits in the mailbox.
-func (a *actor) receive(ev queue.Event) {
-	for n := 0; ; {
-		n += a.lookUpAll(ev)
-		a.mailed.Add(-bodySize(ev))
-		a.step(ev)
-		if n >= atOnce || a.q.Full() {
-			return
-		}
-		select {
-		case ev = <-a.mail:
-		default:
-			return
-		}
+func (a *actor) take(ev queue.Event) (items int) {
+	items = a.lookUpAll(ev)
+	a.mailed.Add(-1)
+	a.bytes.Add(-bodySize(ev))
+	a.step(ev)
+	return items
+}
+
+// catchUp steps what has waited, up to a bound, as long as the rules are not full. False: nothing was stepped.
+func (a *actor) catchUp() bool {
+	n, items := 0, 0
+	for n < len(a.waiting) && items < atOnce && !a.q.Full() {
+		items += a.take(a.waiting[n])
+		n++
 	}
+	if n == 0 {
+		return false
+	}
+	rest := copy(a.waiting, a.waiting[n:])
+	clear(a.waiting[rest:])
+	a.waiting = a.waiting[:rest]
+	return true
 }
 
 // lookUpAll looks up the message ids of an event, and says how many items it is about.
@@ -136,7 +101,7 @@ func (a *actor) lookUpAll(ev queue.Event) (items int) {
 // lookUp adds what the store remembers of an item's message id.
 func (a *actor) lookUp(s *queue.Sent) {
 	d, found, err := a.st.Dedup(s.MsgID)
-	a.uses = 0
+	a.o.uses = 0
 	switch {
 	case errors.Is(err, store.ErrDamaged):
 		a.log.Warn("what was remembered of a message id is damaged: the item counts as new", "queue", a.address, "id", s.MsgID, "err", err)
@@ -147,19 +112,9 @@ func (a *actor) lookUp(s *queue.Sent) {
 	}
 }
 
-func (a *actor) step(ev queue.Event) { a.q.Step(a.clock(), ev, &a.out) }
-
-// clockUses is for how many events in a row the time is read once. To read it for each was 3 % of the processor time of a
-// round trip; they take microseconds, and what depends on the time takes milliseconds.
-const clockUses = 8
-
-// clock is the time. It is read anew after every wait.
-func (a *actor) clock() time.Time {
-	if a.uses == 0 {
-		a.now = time.Now()
-	}
-	a.uses = (a.uses + 1) % clockUses
-	return a.now
+func (a *actor) step(ev queue.Event) {
+	a.q.Step(a.o.clock(), ev, &a.out)
+	a.o.touch(a)
 }
 
 // finish does what the steps asked for, and hands the next batch to the writer.
@@ -167,7 +122,7 @@ func (a *actor) finish() {
 	a.heard = hearing{}
 	for {
 		a.perform()
-		if !a.submit() {
+		if !a.submit() && !a.catchUp() {
 			return
 		}
 	}
@@ -251,7 +206,7 @@ func (a *actor) listens(subject string) bool {
 
 // read does one read and steps its result. A store that cannot be read ends the broker.
 func (a *actor) read(r queue.Read) {
-	a.uses = 0 // nothing below asks for the time before the read has ended
+	a.o.uses = 0 // nothing below asks for the time before the read has ended
 	if r.Kind == queue.ReadReply {
 		rep, found, err := a.st.Reply(r.Item)
 		if err != nil {
@@ -291,7 +246,7 @@ func (a *actor) submit() bool {
 	if a.batch != nil {
 		return false
 	}
-	b := a.q.Take(a.clock())
+	b := a.q.Take(a.o.clock())
 	if b == nil {
 		return false
 	}
@@ -303,7 +258,7 @@ func (a *actor) submit() bool {
 		a.committed(nil)
 		return true
 	}
-	a.st.Submit(&store.Batch{Ops: b.Ops, Done: func(err error) { a.commits <- err }})
+	a.st.Submit(&store.Batch{Ops: b.Ops, Done: func(err error) { a.o.commits <- commit{a, err} }})
 	return false
 }
 
@@ -327,16 +282,6 @@ func (a *actor) sayAfter(b *queue.Batch) {
 	}
 }
 
-// healthChanged steps a change in the store's health, after the result of a batch that came before it.
-func (a *actor) healthChanged(err error) {
-	select {
-	case e := <-a.commits:
-		a.committed(e)
-	default:
-	}
-	a.step(queue.Stored{Err: err})
-}
-
 // lookAtProcessors compares what the rules believe of each processor that matters with the server's subscriptions.
 func (a *actor) lookAtProcessors() {
 	var changed []queue.Presence
@@ -348,19 +293,6 @@ func (a *actor) lookAtProcessors() {
 	for _, p := range changed {
 		a.step(p)
 	}
-}
-
-func (a *actor) setTimer() {
-	next := a.q.Next()
-	if next.Equal(a.wake) {
-		return
-	}
-	a.wake = next
-	if next.IsZero() {
-		a.timer.Stop()
-		return
-	}
-	a.timer.Reset(max(0, time.Until(next)))
 }
 
 // bodySize is what an event counts against mailboxBytes.
@@ -383,42 +315,38 @@ func bodySize(ev queue.Event) int64 {
 // offer puts an event in the mailbox if there is room. One that is larger than the mailbox has room when nothing else is there.
 func (a *actor) offer(ev queue.Event) bool {
 	n := bodySize(ev)
-	if there := a.mailed.Load(); there > 0 && there+n > mailboxBytes {
+	if there := a.bytes.Load(); a.mailed.Load() >= maxLetters || there > 0 && there+n > mailboxBytes {
 		return false
 	}
-	a.mailed.Add(n)
+	a.mailed.Add(1)
+	a.bytes.Add(n)
 	select {
-	case a.mail <- ev:
+	case a.o.mail <- letter{a, ev}:
 		return true
 	default:
-		a.mailed.Add(-n)
+		a.mailed.Add(-1)
+		a.bytes.Add(-n)
 		return false
 	}
 }
 
-// post gives a small event to the actor and waits for room, unless the actor has ended.
+// post gives a small event to the actor and waits for room, unless the owner has ended.
 func (a *actor) post(ev queue.Event) {
+	a.mailed.Add(1)
 	select {
-	case a.mail <- ev:
-	case <-a.done:
+	case a.o.mail <- letter{a, ev}:
+	case <-a.o.done:
 	}
 }
 
-// flushed says that a flush has ended. It does not wait for an actor that takes no mail, for others are waiting.
+// flushed says that a flush has ended. It does not wait for an owner that takes no mail, for others are waiting.
 func (a *actor) flushed(token uint64) {
+	ev := queue.Flushed{Token: token}
+	a.mailed.Add(1)
 	select {
-	case a.mail <- queue.Flushed{Token: token}:
+	case a.o.mail <- letter{a, ev}:
 	default:
-		go a.post(queue.Flushed{Token: token})
-	}
-}
-
-// ask runs f between two rounds and waits for it. Once the actor has ended f is not run.
-func (a *actor) ask(f func()) {
-	ran := make(chan struct{})
-	select {
-	case a.asks <- func() { f(); close(ran) }:
-		<-ran
-	case <-a.done:
+		a.mailed.Add(-1)
+		go a.post(ev)
 	}
 }

@@ -64,6 +64,7 @@ type Broker struct {
 	bus    *bus
 	dbs    []*database
 	actors []*actor
+	owners []*owner // that run
 	subs   []*nats.Subscription
 	failed chan error
 	ctx    context.Context // ends with Stop
@@ -77,7 +78,8 @@ type database struct {
 	db     store.DB
 	last   atomic.Pointer[error] // nil pointer: healthy
 	signal chan struct{}         // last changed
-	actors []*actor
+	queues int                   // that have an owner so far
+	owners []*owner
 }
 
 // Start opens the databases, loads the queues and subscribes. When it returns without an error, everything published
@@ -113,8 +115,21 @@ func (b *Broker) start() error {
 	go b.bus.flusher()
 	byName := map[string]*database{}
 	for _, qo := range b.opt.Queues {
-		if err := b.startQueue(byName, qo); err != nil {
+		if err := b.loadQueue(byName, qo); err != nil {
 			return fmt.Errorf("starting queue %s: %w", qo.Address, err)
+		}
+	}
+	for _, d := range b.dbs {
+		for _, o := range d.owners {
+			b.owners = append(b.owners, o)
+			go o.run()
+		}
+	}
+	for _, a := range b.actors {
+		subs, err := b.bus.subscribe(a)
+		b.subs = append(b.subs, subs...)
+		if err != nil {
+			return fmt.Errorf("starting queue %s: %w", a.address, err)
 		}
 	}
 	b.opt.Conn.SetClosedHandler(func(nc *nats.Conn) {
@@ -135,7 +150,8 @@ func (b *Broker) stopWatch() <-chan struct{} {
 	return b.ended
 }
 
-func (b *Broker) startQueue(byName map[string]*database, qo QueueOptions) error {
+// loadQueue makes the actor of a queue from what is stored.
+func (b *Broker) loadQueue(byName map[string]*database, qo QueueOptions) error {
 	cfg := qo.Config.WithDefaults(qo.Persistor != "")
 	if limit := b.opt.Conn.MaxPayload(); int64(cfg.MaxItemBytes)+payloadSlack > limit {
 		return fmt.Errorf("max_item_bytes is %d, but the NATS server's max_payload is %d: it must leave %d bytes for headers; lower the one or raise the other", cfg.MaxItemBytes, limit, payloadSlack)
@@ -163,17 +179,15 @@ func (b *Broker) startQueue(byName map[string]*database, qo QueueOptions) error 
 	for _, dm := range snap.Damaged {
 		b.log.Warn("a damaged record was set aside", "queue", qo.Address, "kind", dm.What, "err", dm.Err)
 	}
-	opt := queue.Options{Config: cfg, Persistent: qo.Persistor != "", Watched: b.opt.Interest != nil, Random: uint64(time.Now().UnixNano()), MaxMessage: b.bus.maxMessage()}
-	a := newActor(qo.Address, queue.New(opt, snap, time.Now()), st, b.log, b.fail)
-	a.bus = b.bus
-	subs, err := b.bus.subscribe(a, cfg)
-	b.subs = append(b.subs, subs...)
-	b.actors = append(b.actors, a)
-	d.actors = append(d.actors, a)
-	go a.run()
-	if err != nil {
-		return err
+	o := d.owners[d.queues%len(d.owners)]
+	d.queues++
+	opt := queue.Options{
+		Config: cfg, Persistent: qo.Persistor != "", Watched: b.opt.Interest != nil, Random: uint64(time.Now().UnixNano()),
+		MaxMessage: b.bus.maxMessage(), Flow: &o.flow,
 	}
+	a := newActor(o, cfg, queue.New(opt, snap, time.Now()), st, b.log, b.fail)
+	a.bus = b.bus
+	b.actors = append(b.actors, a)
 	b.log.Info("queue ready", "address", qo.Address, "persistor", qo.Persistor, "waiting", snap.Counts.Ready,
 		"delayed", snap.Counts.Delayed, "dead", snap.Counts.Dead, "processors", len(snap.Registrations), "replies", snap.Counts.Replies)
 	return nil
@@ -197,6 +211,15 @@ func (b *Broker) open(name string) (*database, error) {
 	}
 	d.db = db
 	b.dbs = append(b.dbs, d)
+	queues := 0
+	for i := range b.opt.Queues {
+		if b.opt.Queues[i].Persistor == name {
+			queues++
+		}
+	}
+	for range ownersOf(queues) {
+		d.owners = append(d.owners, newOwner(queues))
+	}
 	return d, nil
 }
 
@@ -238,10 +261,10 @@ func (b *Broker) watchHealth(d *database) {
 		} else {
 			b.log.Info("the store is well again", "database", d.name)
 		}
-		for _, a := range d.actors {
+		for _, o := range d.owners {
 			select {
-			case a.health <- err:
-			case <-a.done:
+			case o.health <- err:
+			case <-o.done:
 			}
 		}
 		if errors.Is(err, store.ErrUnknown) {
@@ -261,7 +284,7 @@ func (b *Broker) watchProcessors() {
 		case <-b.ctx.Done():
 			return
 		}
-		if !slices.ContainsFunc(b.actors, func(a *actor) bool { return a.holds.Load() }) {
+		if !slices.ContainsFunc(b.owners, func(o *owner) bool { return o.holds.Load() }) {
 			continue
 		}
 		now := time.Now()
@@ -273,12 +296,12 @@ func (b *Broker) watchProcessors() {
 			continue
 		}
 		last, checked = changes, now
-		for _, a := range b.actors {
-			if !a.holds.Load() {
+		for _, o := range b.owners {
+			if !o.holds.Load() {
 				continue
 			}
 			select {
-			case a.watch <- struct{}{}:
+			case o.watch <- struct{}{}:
 			default:
 			}
 		}
@@ -315,7 +338,7 @@ func (b *Broker) Health() error {
 func (b *Broker) Stats() map[string]queue.Stats {
 	all := map[string]queue.Stats{}
 	for _, a := range b.actors {
-		a.ask(func() { all[a.address] = a.q.Stats() })
+		a.o.ask(func() { all[a.address] = a.q.Stats() })
 	}
 	return all
 }
@@ -326,11 +349,11 @@ func (b *Broker) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, b.opt.DrainTimeout)
 	defer cancel()
 	for _, a := range b.actors {
-		a.ask(func() { a.step(queue.Drain{}) })
+		a.o.ask(func() { a.step(queue.Drain{}) })
 	}
 	b.wait(ctx, func(q *queue.Queue) bool { return q.Leased() == 0 })
 	for _, a := range b.actors {
-		a.ask(func() { a.step(queue.Leave{}) })
+		a.o.ask(func() { a.step(queue.Leave{}) })
 	}
 	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), lastWrites)
 	defer cancelLast()
@@ -349,7 +372,7 @@ func (b *Broker) wait(ctx context.Context, so func(*queue.Queue) bool) {
 	for {
 		all := true
 		for _, a := range b.actors {
-			a.ask(func() { all = all && so(a.q) })
+			a.o.ask(func() { all = all && so(a.q) })
 		}
 		if all {
 			return
@@ -362,11 +385,11 @@ func (b *Broker) wait(ctx context.Context, so func(*queue.Queue) bool) {
 	}
 }
 
-// close ends the actors and closes the databases.
+// close ends the owners and closes the databases.
 func (b *Broker) close() error {
-	for _, a := range b.actors {
-		close(a.quit)
-		<-a.done
+	for _, o := range b.owners {
+		close(o.quit)
+		<-o.done
 	}
 	var errs []error
 	for _, d := range b.dbs {

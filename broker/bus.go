@@ -73,11 +73,12 @@ func ConnOptions(log *slog.Logger) []nats.Option {
 type inlet struct {
 	*bus
 	a   *actor
-	cfg queue.Config
+	cfg *queue.Config
 }
 
 // subscribe starts the intake of a queue.
-func (b *bus) subscribe(a *actor, cfg queue.Config) ([]*nats.Subscription, error) {
+func (b *bus) subscribe(a *actor) ([]*nats.Subscription, error) {
+	cfg := &a.cfg
 	in := &inlet{bus: b, a: a, cfg: cfg}
 	handlers := []struct {
 		subject string
@@ -177,7 +178,7 @@ func (in *inlet) post(sub *nats.Subscription, ev queue.Event) bool {
 	defer t.Stop()
 	for {
 		select {
-		case <-in.a.done:
+		case <-in.a.o.done:
 			return false
 		case <-t.C:
 			if in.a.offer(ev) {

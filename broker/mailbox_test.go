@@ -3,25 +3,114 @@ package broker
 import (
 	"log/slog"
 	"testing"
+	"time"
 	"unsafe"
 
+	"pgregory.net/rapid"
+
 	"stint/broker/queue"
+	"stint/store"
 	"stint/wire"
 )
 
+func testActor() *actor {
+	q := queue.New(queue.Options{Config: queue.Config{Address: "q"}.WithDefaults(true), Persistent: true}, store.Snapshot{Epoch: 1}, time.Now())
+	return newActor(newOwner(1), queue.Config{Address: "q"}, q, nil, slog.New(slog.DiscardHandler), nil)
+}
+
 // The mailbox is bounded in bytes, and yet no event is too large for an empty one: it would block the intake for ever.
 func TestMailboxIsBoundedInBytes(t *testing.T) {
-	a := newActor("q", nil, nil, slog.New(slog.DiscardHandler), nil)
+	a := testActor()
 	if !a.offer(&queue.SentBatch{Bytes: mailboxBytes + 1}) {
 		t.Error("a large batch has no room in an empty mailbox")
 	}
 	if a.offer(&queue.AnsweredBatch{Bytes: 1}) || a.offer(&queue.SentBatch{Bytes: 1}) {
 		t.Error("there is room in a full mailbox")
 	}
-	a.mailed.Add(-bodySize(<-a.mail))
+	a.receive((<-a.o.mail).ev)
 	if !a.offer(&queue.AnsweredBatch{Bytes: mailboxBytes}) || a.offer(&queue.SentBatch{Bytes: 1}) {
 		t.Error("the bound does not hold exactly")
 	}
+}
+
+func TestMailboxIsBoundedInLetters(t *testing.T) {
+	a := testActor()
+	for n := range maxLetters {
+		if !a.offer(queue.Tick{}) {
+			t.Fatalf("letter %d has no room", n)
+		}
+	}
+	if a.offer(queue.Tick{}) {
+		t.Error("there is room in a full mailbox")
+	}
+	a.receive((<-a.o.mail).ev)
+	if !a.offer(queue.Tick{}) || a.offer(queue.Tick{}) {
+		t.Error("the bound does not hold exactly")
+	}
+}
+
+// What comes while the rules are full is stepped once they have written something, in the order in which it came, and holds
+// its place in the mailbox until then.
+func TestWhatComesWhileTheRulesAreFull(t *testing.T) {
+	a := testActor()
+	full := 0
+	for ; !a.q.Full(); full++ {
+		a.step(&queue.Sent{})
+	}
+	for n := range 3 {
+		if !a.offer(&queue.Sent{Send: wire.Send{AcceptedReply: string(rune('a' + n))}}) {
+			t.Fatal("there is no room")
+		}
+		a.receive((<-a.o.mail).ev)
+	}
+	if got := int(a.q.Stats().Accepted); got != full || a.mailed.Load() != 3 {
+		t.Fatalf("%d of %d were stepped, %d letters are counted", got, full, a.mailed.Load())
+	}
+	if a.catchUp() {
+		t.Error("something was stepped while the rules were full")
+	}
+	a.q.Take(time.Now())
+	a.step(queue.Committed{})
+	if !a.catchUp() || a.catchUp() || a.mailed.Load() != 0 {
+		t.Errorf("%d letters are left", a.mailed.Load())
+	}
+	b := a.q.Take(time.Now())
+	for n := range b.After {
+		if want := string(rune('a' + n)); b.After[n].To != want {
+			t.Errorf("%s is accepted where %s should be", b.After[n].To, want)
+		}
+	}
+	if len(b.After) != 3 {
+		t.Errorf("%d are accepted", len(b.After))
+	}
+}
+
+// The alarms wake whoever is next.
+func TestAlarms(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var h alarms
+		all := make([]*actor, 5)
+		for i := range all {
+			all[i] = &actor{}
+		}
+		for range rapid.IntRange(1, 50).Draw(t, "changes") {
+			a := all[rapid.IntRange(0, len(all)-1).Draw(t, "actor")]
+			var when time.Time
+			if s := rapid.IntRange(0, 9).Draw(t, "when"); s > 0 {
+				when = time.Unix(int64(s), 0)
+			}
+			h.set(a, when)
+			var next time.Time
+			for _, a := range all {
+				if !a.wake.IsZero() && (next.IsZero() || a.wake.Before(next)) {
+					next = a.wake
+				}
+			}
+			if first := h.first(); (first == nil) != next.IsZero() || first != nil && !first.wake.Equal(next) {
+				t.Fatalf("%v is next, not %v", first, next)
+			}
+		}
+	})
 }
 
 func TestWhatAnItemTakesInTheMailbox(t *testing.T) {

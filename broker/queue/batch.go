@@ -177,6 +177,9 @@ func (q *Queue) committed(err error) {
 	if b == nil {
 		return
 	}
+	if len(b.Ops) > 0 {
+		q.flow.wrote(q.now.Sub(q.lastTake))
+	}
 	if err != nil {
 		q.uncommitted(b, err)
 		return

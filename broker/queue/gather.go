@@ -11,10 +11,38 @@ const (
 	// dropPace is how long after the last batch one leaves that only removes replies which their senders have.
 	dropPace = 20 * time.Millisecond
 	// A new item is not written at once if items are usually answered within quickAlone of their arrival, which the disk takes
-	// too, or while answers flow within quickAnswer: then a notice costs its sender no more time than the others' items do.
+	// too, or, while answers flow, within quickAnswer or as soon as the disk: then its notice does not come later than those
+	// that wait for a write. It waits for maxHope at most.
 	quickAlone  = time.Millisecond
 	quickAnswer = 4 * time.Millisecond
+	maxHope     = 30 * time.Millisecond
 )
+
+// Flow is how busy queues are that share a goroutine and a database. Its zero value is idle.
+type Flow struct {
+	now, last int // answers since since, and in the window before
+	since     time.Time
+	write     time.Duration // what a batch usually takes from Take to its result
+}
+
+// answered notes an answer.
+func (f *Flow) answered(now time.Time) {
+	switch age := now.Sub(f.since); {
+	case age >= 2*flowWindow:
+		f.last, f.now, f.since = 0, 0, now
+	case age >= flowWindow:
+		f.last, f.now, f.since = f.now, 0, now
+	}
+	f.now++
+}
+
+// on says that answers have come one after the other until now.
+func (f *Flow) on(now time.Time) bool {
+	return max(f.last, f.now) >= flowAnswers && now.Sub(f.since) < 2*flowWindow
+}
+
+// wrote notes what a batch took.
+func (f *Flow) wrote(took time.Duration) { f.write += (took - f.write) / 16 }
 
 // hopes are items, oldest first, that are written only if they are not answered soon: nothing of them is on disk and their
 // senders have been told nothing. Entries that no longer hope stay until they are met.
@@ -69,8 +97,8 @@ func (q *Queue) arrive(it *item) {
 // patience is how long a new item waits for its answer before it is written; 0: not at all, for the usual answer takes longer,
 // or none has come yet.
 func (q *Queue) patience() time.Duration {
-	if q.usual <= quickAlone || q.usual <= quickAnswer && q.flows() {
-		return 3 * q.usual
+	if q.usual <= quickAlone || q.usual <= max(quickAnswer, q.flow.write) && q.flow.on(q.now) {
+		return min(3*q.usual, maxHope)
 	}
 	return 0
 }
@@ -121,7 +149,7 @@ func (q *Queue) gatherUntil() time.Time {
 	}
 	next := q.lastTake.Add(dropPace)
 	switch {
-	case len(q.dirty) > 0 && !q.flows():
+	case len(q.dirty) > 0 && !q.flow.on(q.now):
 		return time.Time{}
 	case len(q.dirty) > 0:
 		next = q.lastTake.Add(pace)
@@ -137,28 +165,17 @@ func (q *Queue) gatherUntil() time.Time {
 
 // answered notes how long an item took from its arrival to its answer. What was read back has waited for long.
 func (q *Queue) answered(it *item) {
-	switch age := q.now.Sub(q.flowSince); {
-	case age >= 2*flowWindow:
-		q.flowLast, q.flowNow, q.flowSince = 0, 0, q.now
-	case age >= flowWindow:
-		q.flowLast, q.flowNow, q.flowSince = q.flowNow, 0, q.now
-	}
-	q.flowNow++
+	q.flow.answered(q.now)
 	if it.arrived.IsZero() {
-		q.took(2 * quickAnswer)
+		q.took(maxHope)
 		return
 	}
 	q.took(q.now.Sub(it.arrived))
 }
 
-// flows says that answers have come one after the other until now.
-func (q *Queue) flows() bool {
-	return max(q.flowLast, q.flowNow) >= flowAnswers && q.now.Sub(q.flowSince) < 2*flowWindow
-}
-
 // took is a moving average, of times that are all more than 0.
 func (q *Queue) took(t time.Duration) {
-	t = max(min(t, 4*quickAnswer), time.Microsecond)
+	t = max(min(t, maxHope), time.Microsecond)
 	if q.usual == 0 {
 		q.usual = t
 		return

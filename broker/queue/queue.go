@@ -101,6 +101,8 @@ type Options struct {
 	Watched bool
 	// Random seeds the jitter of the backoff.
 	Random uint64
+	// Flow is shared by queues that share a goroutine; nil: the queue has its own.
+	Flow *Flow
 	// MaxMessage bounds a message of work for several items, in bytes of its frames; one item always fits. 0: no bound.
 	MaxMessage int
 }
@@ -155,10 +157,9 @@ type Queue struct {
 	aside      map[uint64]bool // damaged records that extra or the batch under way sets aside
 	underway   *Batch
 	// What the gathering of a batch goes by; see gatherUntil.
-	lastTake          time.Time
-	usual             time.Duration // from an item's arrival to its answer; 0: none has come
-	flowNow, flowLast int           // answers since flowSince, and in the window before
-	flowSince         time.Time
+	flow     *Flow
+	lastTake time.Time
+	usual    time.Duration // from an item's arrival to its answer; 0: none has come
 	// spareOps and spareChanges are the memory of an earlier batch.
 	spareOps     []store.Op
 	spareChanges []change
@@ -192,6 +193,9 @@ func New(opt Options, snap store.Snapshot, now time.Time) *Queue {
 		spilled: snap.Counts.Ready,
 	}
 	q.stats.Since = now
+	if q.flow = opt.Flow; q.flow == nil {
+		q.flow = &Flow{}
+	}
 	if n := snap.Counts.Dedup; n > 0 {
 		q.dedupAges = []dedupAge{{expires: millis(now.Add(opt.DedupWindow)) + 1, n: n}}
 	}

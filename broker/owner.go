@@ -1,0 +1,275 @@
+package broker
+
+import (
+	"container/heap"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"stint/broker/queue"
+)
+
+const (
+	// maxLetters and mailboxBytes bound what waits for one actor, letters in all what waits for an owner to look at it.
+	maxLetters   = 1024
+	mailboxBytes = 32 << 20
+	letters      = 4096
+	// atOnce bounds the items that the events of one round are about, but for the last event, so that commits and timers
+	// get their turn.
+	atOnce = 512
+)
+
+// owner is the goroutine of some queues of one database: they share its wake-ups, its timer and its view of how busy things
+// are. Each event goes to one actor; what follows from all events of a round is done at the end of it.
+type owner struct {
+	actors []*actor
+	flow   queue.Flow
+
+	mail    chan letter   // from the bus
+	commits chan commit   // from the engine: an actor has one under way, so there is room for all
+	health  chan error    // from the broker: changes in the store's health
+	watch   chan struct{} // from the broker: look at the processors' subscriptions
+	holds   atomic.Bool   // for the broker: processors hold work or are absent, so watching them matters
+	asks    chan func()   // from the broker: run this between two rounds
+	quit    chan struct{} // closed to end the loop
+	done    chan struct{} // closed when the loop has ended
+	touched []*actor      // have something to finish at the end of the round
+	holding int           // actors whose processors hold work or are absent
+	alarms  alarms        // actors that want to be woken, the next first
+	timer   *time.Timer   // for the first of alarms
+	wake    time.Time     // what the timer is set to
+	now     time.Time     // see clock
+	uses    int           // of now
+}
+
+// letter is an event on its way to an actor.
+type letter struct {
+	to *actor
+	ev queue.Event
+}
+
+// commit is the result of the batch that an actor had under way.
+type commit struct {
+	of  *actor
+	err error
+}
+
+// ownersOf is how many owners share so many queues of a database: one for each processor of the machine, for that is how many
+// can run.
+func ownersOf(queues int) int { return max(1, min(queues, runtime.GOMAXPROCS(0))) }
+
+// newOwner makes an owner for at most so many queues.
+func newOwner(queues int) *owner {
+	return &owner{
+		mail: make(chan letter, letters), commits: make(chan commit, queues), health: make(chan error),
+		watch: make(chan struct{}, 1), asks: make(chan func()),
+		quit: make(chan struct{}), done: make(chan struct{}),
+	}
+}
+
+// run is the loop. It ends when quit is closed. All actors are there before it begins.
+func (o *owner) run() {
+	defer close(o.done)
+	o.timer = time.NewTimer(time.Hour)
+	defer o.timer.Stop()
+	for _, a := range o.actors {
+		a.step(queue.Tick{})
+	}
+	for {
+		o.finish()
+		o.setTimer()
+		o.uses = 0
+		select {
+		case l := <-o.mail:
+			o.receive(l)
+		case c := <-o.commits:
+			o.committed(c)
+		case err := <-o.health:
+			o.healthChanged(err)
+		case <-o.watch:
+			o.lookAtProcessors()
+		case <-o.timer.C:
+			o.wake = time.Time{}
+			o.tick()
+		case f := <-o.asks:
+			f()
+		case <-o.quit:
+			return
+		}
+	}
+}
+
+// receive gives out l and what else waits.
+func (o *owner) receive(l letter) {
+	for n := 0; ; {
+		if n += l.to.receive(l.ev); n >= atOnce {
+			return
+		}
+		select {
+		case l = <-o.mail:
+		default:
+			return
+		}
+	}
+}
+
+// committed gives out c and what else has come back.
+func (o *owner) committed(c commit) {
+	c.of.committed(c.err)
+	o.takeCommits()
+}
+
+func (o *owner) takeCommits() {
+	for {
+		select {
+		case c := <-o.commits:
+			c.of.committed(c.err)
+		default:
+			return
+		}
+	}
+}
+
+// healthChanged steps a change in the store's health, after the results of batches that came before it.
+func (o *owner) healthChanged(err error) {
+	o.takeCommits()
+	for _, a := range o.actors {
+		a.step(queue.Stored{Err: err})
+	}
+}
+
+func (o *owner) lookAtProcessors() {
+	for _, a := range o.actors {
+		if a.holds {
+			a.lookAtProcessors()
+		}
+	}
+}
+
+// touch notes that an actor has to finish what a step began.
+func (o *owner) touch(a *actor) {
+	if !a.touched {
+		a.touched = true
+		o.touched = append(o.touched, a)
+	}
+}
+
+// finish ends a round.
+func (o *owner) finish() {
+	for _, a := range o.touched {
+		a.finish()
+		a.touched = false // and not before: to finish takes steps
+		if h := a.q.Holding(); h != a.holds {
+			a.holds = h
+			o.count(h)
+		}
+		o.alarms.set(a, a.q.Next())
+	}
+	clear(o.touched)
+	o.touched = o.touched[:0]
+}
+
+func (o *owner) count(holds bool) {
+	if holds {
+		o.holding++
+	} else {
+		o.holding--
+	}
+	o.holds.Store(o.holding > 0)
+}
+
+// tick wakes those whose time has come.
+func (o *owner) tick() {
+	now := o.clock()
+	for a := o.alarms.first(); a != nil && !a.wake.After(now); a = o.alarms.first() {
+		o.alarms.set(a, time.Time{}) // finish sets it anew
+		a.step(queue.Tick{})
+	}
+}
+
+func (o *owner) setTimer() {
+	var next time.Time
+	if a := o.alarms.first(); a != nil {
+		next = a.wake
+	}
+	if next.Equal(o.wake) {
+		return
+	}
+	o.wake = next
+	if next.IsZero() {
+		o.timer.Stop()
+		return
+	}
+	o.timer.Reset(max(0, time.Until(next)))
+}
+
+// clockUses is for how many events in a row the time is read once. To read it for each was 3 % of the processor time of a
+// round trip; they take microseconds, and what depends on the time takes milliseconds.
+const clockUses = 8
+
+// clock is the time. It is read anew after every wait.
+func (o *owner) clock() time.Time {
+	if o.uses == 0 {
+		o.now = time.Now()
+	}
+	o.uses = (o.uses + 1) % clockUses
+	return o.now
+}
+
+// ask runs f, about a, between two rounds and waits for it. Once the owner has ended f is not run.
+func (o *owner) ask(f func()) {
+	ran := make(chan struct{})
+	select {
+	case o.asks <- func() { f(); close(ran) }:
+		<-ran
+	case <-o.done:
+	}
+}
+
+// alarms is a heap of actors by when they want to be woken.
+type alarms []*actor
+
+func (h alarms) first() *actor {
+	if len(h) == 0 {
+		return nil
+	}
+	return h[0]
+}
+
+// set changes when an actor is woken; the zero time: not at all.
+func (h *alarms) set(a *actor, t time.Time) {
+	before := a.wake
+	a.wake = t
+	switch {
+	case t.Equal(before):
+	case t.IsZero():
+		heap.Remove(h, a.alarm)
+	case before.IsZero():
+		heap.Push(h, a)
+	default:
+		heap.Fix(h, a.alarm)
+	}
+}
+
+func (h alarms) Len() int           { return len(h) }
+func (h alarms) Less(i, j int) bool { return h[i].wake.Before(h[j].wake) }
+func (h alarms) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].alarm, h[j].alarm = i, j
+}
+
+// Push is for package heap.
+func (h *alarms) Push(x any) {
+	a := x.(*actor)
+	a.alarm = len(*h)
+	*h = append(*h, a)
+}
+
+// Pop is for package heap.
+func (h *alarms) Pop() any {
+	old := *h
+	a := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return a
+}
