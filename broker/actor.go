@@ -8,6 +8,7 @@ import (
 
 	"stint/broker/queue"
 	"stint/internal/defect"
+	"stint/internal/fifo"
 	"stint/store"
 )
 
@@ -22,9 +23,9 @@ type actor struct {
 	log     *slog.Logger
 	fail    func(error) // the broker can not go on
 
-	mailed  atomic.Int64  // letters to this actor that it has not received: added by the bus, taken off by receive
-	bytes   atomic.Int64  // of the bodies in them
-	waiting []queue.Event // letters that came while the rules were full
+	mailed  atomic.Int64           // letters to this actor that it has not received: added by the bus, taken off by receive
+	bytes   atomic.Int64           // of the bodies in them
+	waiting fifo.List[queue.Event] // letters that came while the rules were full
 
 	out     queue.Out
 	batch   *queue.Batch // under way
@@ -46,8 +47,8 @@ func newActor(o *owner, cfg queue.Config, q *queue.Queue, st store.Queue, log *s
 // receive steps ev, unless the rules are full: then it waits until they have written something. It gives the number of items that
 // the event is about.
 func (a *actor) receive(ev queue.Event) (items int) {
-	if len(a.waiting) > 0 || a.q.Full() {
-		a.waiting = append(a.waiting, ev)
+	if a.waiting.Len() > 0 || a.q.Full() {
+		a.waiting.Push(ev)
 		a.o.touch(a)
 		return 1
 	}
@@ -64,18 +65,11 @@ func (a *actor) take(ev queue.Event) (items int) {
 
 // catchUp steps what has waited, up to a bound, as long as the rules are not full. False: nothing was stepped.
 func (a *actor) catchUp() bool {
-	n, items := 0, 0
-	for n < len(a.waiting) && items < atOnce && !a.q.Full() {
-		items += a.take(a.waiting[n])
-		n++
+	some := false
+	for items := 0; a.waiting.Len() > 0 && items < atOnce && !a.q.Full(); some = true {
+		items += a.take(a.waiting.Pop())
 	}
-	if n == 0 {
-		return false
-	}
-	rest := copy(a.waiting, a.waiting[n:])
-	clear(a.waiting[rest:])
-	a.waiting = a.waiting[:rest]
-	return true
+	return some
 }
 
 // lookUpAll looks up the message ids of an event, and says how many items it is about.

@@ -26,7 +26,7 @@ func (in *inlet) onSendBatch(m *nats.Msg, send wire.Send, err *wire.Error) {
 		ev.Items, err = in.readItems(m, ev.Reply, send)
 		ev.Bytes += itemMemory * len(ev.Items)
 	}
-	if err == nil && !in.post(m.Sub, ev) {
+	if err == nil && !in.post(ev) {
 		err = in.busy()
 	}
 	if err != nil {
@@ -106,7 +106,7 @@ func (in *inlet) onAnswers(m *nats.Msg, count string, item uint64, attempt uint3
 		}
 	}
 	ev.Bytes += itemMemory * len(ev.Answers)
-	if !in.post(m.Sub, ev) {
+	if !in.post(ev) {
 		in.log.Warn("answers were dropped, their queue is too busy: the items are given out again after the process timeout",
 			"subject", m.Subject, "answers", len(ev.Answers))
 		return

@@ -59,17 +59,18 @@ type QueueOptions struct {
 
 // Broker is a set of queues at work.
 type Broker struct {
-	opt    Options
-	log    *slog.Logger
-	bus    *bus
-	dbs    []*database
-	actors []*actor
-	owners []*owner // that run
-	subs   []*nats.Subscription
-	failed chan error
-	ctx    context.Context // ends with Stop
-	cancel context.CancelFunc
-	ended  chan struct{} // closed when the watcher has ended
+	opt     Options
+	log     *slog.Logger
+	bus     *bus
+	dbs     []*database
+	actors  []*actor
+	owners  []*owner  // that run
+	intakes []*intake // likewise
+	subs    []*nats.Subscription
+	failed  chan error
+	ctx     context.Context // ends with Stop
+	cancel  context.CancelFunc
+	ended   chan struct{} // closed when the watcher has ended
 }
 
 // database is an open database and what its engine last said of itself.
@@ -121,15 +122,9 @@ func (b *Broker) start() error {
 	}
 	for _, d := range b.dbs {
 		for _, o := range d.owners {
-			b.owners = append(b.owners, o)
-			go o.run()
-		}
-	}
-	for _, a := range b.actors {
-		subs, err := b.bus.subscribe(a)
-		b.subs = append(b.subs, subs...)
-		if err != nil {
-			return fmt.Errorf("starting queue %s: %w", a.address, err)
+			if err := b.run(o); err != nil {
+				return err
+			}
 		}
 	}
 	b.opt.Conn.SetClosedHandler(func(nc *nats.Conn) {
@@ -142,6 +137,22 @@ func (b *Broker) start() error {
 		<-b.stopWatch()
 		return fmt.Errorf("waiting for NATS to take the subscriptions: %w", err)
 	}
+	return nil
+}
+
+// run sets an owner to work.
+func (b *Broker) run(o *owner) error {
+	k := newIntake(o)
+	for _, a := range o.actors {
+		subs, err := k.subscribe(b.bus, a)
+		b.subs = append(b.subs, subs...)
+		if err != nil {
+			return fmt.Errorf("starting queue %s: %w", a.address, err)
+		}
+	}
+	b.owners, b.intakes = append(b.owners, o), append(b.intakes, k)
+	go o.run()
+	go k.run()
 	return nil
 }
 
@@ -390,6 +401,9 @@ func (b *Broker) close() error {
 	for _, o := range b.owners {
 		close(o.quit)
 		<-o.done
+	}
+	for _, k := range b.intakes {
+		<-k.done
 	}
 	var errs []error
 	for _, d := range b.dbs {

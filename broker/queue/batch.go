@@ -29,7 +29,7 @@ func (q *Queue) pending() bool {
 
 // gathered is how many changes wait to be written.
 func (q *Queue) gathered() int {
-	return len(q.dirty) + q.hopes.len() + len(q.regChanges) + len(q.replyPuts) + len(q.replyDrops) + len(q.extra)
+	return len(q.dirty) + q.hopes.Len() + len(q.regChanges) + len(q.replyPuts) + len(q.replyDrops) + len(q.extra)
 }
 
 // Take gives what should be written next, nil if nothing is to be or a batch is under way. The caller submits it,

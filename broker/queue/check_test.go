@@ -34,7 +34,7 @@ func check(w *world) error {
 func checkHopes(q *Queue) error {
 	bytes, last := 0, time.Time{}
 	listed := map[*item]bool{}
-	for _, it := range q.hopes.list[q.hopes.head:] {
+	for _, it := range q.hopes.All() {
 		bytes += it.size
 		switch {
 		case listed[it] || it.arrived.Before(last):
@@ -124,11 +124,11 @@ func checkReady(q *Queue) error {
 		}
 		return nil
 	}
-	for i, it := range l.ring[l.head:] {
+	for i, it := range l.ring.All() {
 		if err := add(it); err != nil {
 			return err
 		}
-		if i > 0 && !less(l.ring[l.head+i-1], it) {
+		if i > 0 && !less(l.ring.All()[i-1], it) {
 			return fmt.Errorf("item %x is out of order in the ready list", it.id())
 		}
 	}
@@ -406,8 +406,8 @@ func checkBounds(q *Queue) error {
 		return fmt.Errorf("%d processors, max_processors is %d", len(q.regs), q.opt.MaxProcessors)
 	case len(q.room.turn)-q.room.head > 64+4*len(q.regs):
 		return fmt.Errorf("%d entries in turn for %d processors", len(q.room.turn)-q.room.head, len(q.regs))
-	case len(q.ready.ring)-q.ready.head+len(q.ready.back) > 2*len(q.items)+2048:
-		return fmt.Errorf("the ready list has %d entries for %d items", len(q.ready.ring)+len(q.ready.back), len(q.items))
+	case q.ready.ring.Len()+len(q.ready.back) > 2*len(q.items)+2048:
+		return fmt.Errorf("the ready list has %d entries for %d items", q.ready.ring.Len()+len(q.ready.back), len(q.items))
 	case len(q.kept) > 2*q.keptLive+64+q.opt.MaxReplies:
 		return fmt.Errorf("%d entries for %d kept replies", len(q.kept), q.keptLive)
 	case len(q.recent) > len(q.dirty)+underwayItems(q)+len(q.items):

@@ -1,6 +1,10 @@
 package queue
 
-import "time"
+import (
+	"time"
+
+	"stint/internal/fifo"
+)
 
 const (
 	// pace is the least time between two batches while answers flow: what has to be written shares a commit.
@@ -47,23 +51,20 @@ func (f *Flow) wrote(took time.Duration) { f.write += (took - f.write) / 16 }
 // hopes are items, oldest first, that are written only if they are not answered soon: nothing of them is on disk and their
 // senders have been told nothing. Entries that no longer hope stay until they are met.
 type hopes struct {
-	list  []*item
-	head  int
+	fifo.List[*item]
 	bytes int
 }
 
-func (h *hopes) len() int { return len(h.list) - h.head }
-
 func (h *hopes) push(it *item) {
 	it.hopes = true
-	h.list = append(h.list, it)
+	h.Push(it)
 	h.bytes += it.size
 }
 
 // first is the oldest that still hopes; nil if none does.
 func (h *hopes) first() *item {
-	for h.head < len(h.list) {
-		if it := h.list[h.head]; it.hopes && (it.phase == waiting || it.phase == leased) {
+	for h.Len() > 0 {
+		if it := h.First(); it.hopes && (it.phase == waiting || it.phase == leased) {
 			return it
 		}
 		h.pop()
@@ -72,16 +73,9 @@ func (h *hopes) first() *item {
 }
 
 func (h *hopes) pop() {
-	it := h.list[h.head]
+	it := h.Pop()
 	it.hopes = false
 	h.bytes -= it.size
-	h.list[h.head] = nil
-	h.head++
-	if h.head == len(h.list) || h.head >= 1024 && h.head*2 >= len(h.list) {
-		n := copy(h.list, h.list[h.head:])
-		clear(h.list[n:])
-		h.list, h.head = h.list[:n], 0
-	}
 }
 
 // arrive puts a new item where it is written soon, or only unless it is answered first.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"stint/internal/fifo"
 	"stint/store"
 	"stint/wire"
 )
@@ -144,17 +145,16 @@ func readyPlace(it *item) store.Place {
 // to a ring; items that return go to a heap; the lesser head is next. Items that left otherwise stay as stale entries
 // until they are met or are too many.
 type readyList struct {
-	ring  []*item
-	head  int
+	ring  fifo.List[*item]
 	back  itemHeap
 	stale int
 }
 
-func (l *readyList) len() int { return len(l.ring) - l.head + len(l.back) - l.stale }
+func (l *readyList) len() int { return l.ring.Len() + len(l.back) - l.stale }
 
 func (l *readyList) push(it *item) {
 	l.tidy()
-	l.ring = append(l.ring, it)
+	l.ring.Push(it)
 }
 
 func (l *readyList) giveBack(it *item) {
@@ -164,8 +164,8 @@ func (l *readyList) giveBack(it *item) {
 
 // peek returns the next item, nil if none waits.
 func (l *readyList) peek() *item {
-	for l.head < len(l.ring) && l.ring[l.head].phase != waiting {
-		l.dropHead()
+	for l.ring.Len() > 0 && l.ring.First().phase != waiting {
+		l.ring.Pop()
 		l.stale--
 	}
 	for len(l.back) > 0 && l.back[0].phase != waiting {
@@ -173,14 +173,14 @@ func (l *readyList) peek() *item {
 		l.stale--
 	}
 	switch {
-	case len(l.back) == 0 && l.head == len(l.ring):
+	case len(l.back) == 0 && l.ring.Len() == 0:
 		return nil
 	case len(l.back) == 0:
-		return l.ring[l.head]
-	case l.head == len(l.ring) || less(l.back[0], l.ring[l.head]):
+		return l.ring.First()
+	case l.ring.Len() == 0 || less(l.back[0], l.ring.First()):
 		return l.back[0]
 	}
-	return l.ring[l.head]
+	return l.ring.First()
 }
 
 // pop removes what peek returned.
@@ -189,17 +189,7 @@ func (l *readyList) pop(it *item) {
 		heap.Pop(&l.back)
 		return
 	}
-	l.dropHead()
-}
-
-func (l *readyList) dropHead() {
-	l.ring[l.head] = nil
-	l.head++
-	if l.head == len(l.ring) || l.head >= 1024 && l.head*2 >= len(l.ring) {
-		n := copy(l.ring, l.ring[l.head:])
-		clear(l.ring[n:])
-		l.ring, l.head = l.ring[:n], 0
-	}
+	l.ring.Pop()
 }
 
 // lost notes that an item in the list waits no longer, or will not when the step ends.
@@ -207,17 +197,14 @@ func (l *readyList) lost() { l.stale++ }
 
 // tidy drops the stale entries when they are too many.
 func (l *readyList) tidy() {
-	if l.stale < 1024 || l.stale*2 < len(l.ring)-l.head+len(l.back) {
+	if l.stale < 1024 || l.stale*2 < l.ring.Len()+len(l.back) {
 		return
 	}
-	live := l.ring[:0]
-	for _, it := range l.ring[l.head:] {
-		if it.phase == waiting {
-			live = append(live, it)
+	for range l.ring.Len() {
+		if it := l.ring.Pop(); it.phase == waiting {
+			l.ring.Push(it)
 		}
 	}
-	clear(l.ring[len(live):])
-	l.ring, l.head = live, 0
 	back := l.back[:0]
 	for _, it := range l.back {
 		if it.phase == waiting {

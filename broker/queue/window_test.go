@@ -120,7 +120,7 @@ func TestManyItemsThatLeaveTheListOtherwise(t *testing.T) {
 	w.q.Step(w.now, Stored{Err: store.ErrFull}, &out)
 	w.q.Step(w.now, Stored{}, &out)
 	w.q.Step(w.now, evs[0], &out)
-	if n := len(w.q.ready.ring) - w.q.ready.head; n != 1 || w.q.ready.len() != 1 {
+	if n := w.q.ready.ring.Len(); n != 1 || w.q.ready.len() != 1 {
 		t.Errorf("%d entries, %d of them wait; want 1", n, w.q.ready.len())
 	}
 }

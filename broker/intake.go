@@ -1,0 +1,285 @@
+package broker
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"stint/broker/queue"
+	"stint/internal/fifo"
+	"stint/wire"
+)
+
+const (
+	// inflow is how many messages nats.go may hold for an owner's intake to look at, which takes it a microsecond for each;
+	// beyond them nats.go drops and says so.
+	inflow = 64 << 10
+	// maxBacklog and maxBacklogBytes bound what waits for each queue in front of its mailbox.
+	maxBacklog      = 64 << 10
+	maxBacklogBytes = 32 << 20
+	// patience is how often the intake tries to put in a mailbox what waits for it.
+	patience = 500 * time.Microsecond
+)
+
+// intake is the goroutine that takes messages for the queues of one owner: it translates, checks, and puts events in their
+// mailboxes. nats.go puts them all in one channel: to have it call back would take a goroutine for each subscription, five for
+// each queue, and to wake one took longer than what it did. The intake waits for nothing else, so that the channel
+// does not fill.
+type intake struct {
+	o      *owner
+	flow   chan *nats.Msg
+	routes map[*nats.Subscription]route // complete before run
+	late   []*inlet                     // have a backlog
+	done   chan struct{}                // closed when run has ended
+}
+
+// route is what a subscription is for.
+type route struct {
+	in     *inlet
+	handle func(*inlet, *nats.Msg)
+}
+
+// inlet is a queue's way in. It belongs to its intake's goroutine.
+type inlet struct {
+	*bus
+	intake *intake
+	a      *actor
+	cfg    *queue.Config
+
+	backlog fifo.List[queue.Event] // for the mailbox, which is full
+	bytes   int64                  // of the bodies in it
+}
+
+func newIntake(o *owner) *intake {
+	return &intake{
+		o: o, flow: make(chan *nats.Msg, inflow), routes: map[*nats.Subscription]route{}, done: make(chan struct{}),
+	}
+}
+
+// subscribe subscribes for a queue.
+func (k *intake) subscribe(b *bus, a *actor) ([]*nats.Subscription, error) {
+	in := &inlet{bus: b, intake: k, a: a, cfg: &a.cfg}
+	var subs []*nats.Subscription
+	for _, h := range []struct {
+		subject string
+		handle  func(*inlet, *nats.Msg)
+	}{
+		{wire.LeasePattern(a.address), (*inlet).onAnswer},
+		{wire.TalkPattern(a.address), (*inlet).onTalk},
+		{wire.RegisterSubject(a.address), (*inlet).onRegister},
+		{wire.UnregisterSubject(a.address), (*inlet).onUnregister},
+		{a.address, (*inlet).onSend},
+	} {
+		sub, err := b.nc.ChanSubscribe(h.subject, k.flow)
+		if err != nil {
+			return subs, fmt.Errorf("subscribing to %s: %w", h.subject, err)
+		}
+		k.routes[sub] = route{in, h.handle}
+		subs = append(subs, sub)
+	}
+	return subs, nil
+}
+
+// run is the loop. It ends with the owner.
+func (k *intake) run() {
+	defer close(k.done)
+	retry := time.NewTimer(time.Hour)
+	defer retry.Stop()
+	for {
+		select {
+		case m := <-k.flow:
+			if r, ok := k.routes[m.Sub]; ok {
+				late := len(k.late)
+				r.handle(r.in, m)
+				if late == 0 && len(k.late) > 0 {
+					retry.Reset(patience)
+				}
+			}
+		case <-retry.C:
+			k.catchUp()
+			if len(k.late) > 0 {
+				retry.Reset(patience)
+			}
+		case <-k.o.quit:
+			return
+		}
+	}
+}
+
+// catchUp puts in the mailboxes what they have room for.
+func (k *intake) catchUp() {
+	still := k.late[:0]
+	for _, in := range k.late {
+		if in.catchUp(); in.backlog.Len() > 0 {
+			still = append(still, in)
+		}
+	}
+	clear(k.late[len(still):])
+	k.late = still
+}
+
+func (in *inlet) catchUp() {
+	for in.backlog.Len() > 0 && in.a.offer(in.backlog.First()) {
+		in.bytes -= bodySize(in.backlog.Pop())
+	}
+}
+
+// post hands an event to the queue. While its mailbox is full the event waits, unless so much does that it has to be given up:
+// then post returns false.
+func (in *inlet) post(ev queue.Event) bool {
+	if in.backlog.Len() == 0 && in.a.offer(ev) {
+		return true
+	}
+	n := bodySize(ev)
+	if in.backlog.Len() >= maxBacklog || in.backlog.Len() > 0 && in.bytes+n > maxBacklogBytes {
+		return false
+	}
+	if in.backlog.Len() == 0 {
+		in.intake.late = append(in.intake.late, in)
+	}
+	in.backlog.Push(ev)
+	in.bytes += n
+	return true
+}
+
+func (in *inlet) onSend(m *nats.Msg) {
+	send, err := wire.ParseSend(m.Header, m.Data)
+	if spoilt(m) {
+		err = first(err, wire.Errorf(wire.CodeBadHeader, "the item's header block cannot be read: send lines of name, colon and value"))
+	}
+	if wire.BatchCount(m.Header) != "" {
+		in.onSendBatch(m, send, err)
+		return
+	}
+	ev := &queue.Sent{Reply: m.Reply, Header: wire.OfItem(m.Header), Body: m.Data, Send: send}
+	err = in.checkTargets(&ev.Reply, &ev.AcceptedReply, err)
+	if size := ev.Size(); size > in.cfg.MaxItemBytes {
+		err = first(err, in.tooLarge(size))
+	}
+	if err == nil && !in.post(ev) {
+		err = in.busy()
+	}
+	if err != nil {
+		in.refuse(ev.AcceptedReply, ev.Reply, err)
+	}
+}
+
+func (in *inlet) tooLarge(size int) *wire.Error {
+	return wire.Errorf(wire.CodeTooLarge, "the item has %d bytes, queue %s takes %d (max_item_bytes): send less, or put the data elsewhere and send where it is", size, in.cfg.Address, in.cfg.MaxItemBytes)
+}
+
+func (in *inlet) busy() *wire.Error {
+	return wire.Errorf(wire.CodeBusy, "queue %s is busy: too much waits to be taken in: send again, more slowly", in.cfg.Address)
+}
+
+// checkTargets empties the subjects of a send that the broker may not publish to, and adds an error for the first.
+func (in *inlet) checkTargets(reply, accepted *string, err *wire.Error) *wire.Error {
+	for _, subject := range [...]*string{reply, accepted} {
+		if *subject == "" {
+			continue
+		}
+		if e := wire.CheckTarget(*subject, in.own, in.cfg.ReplySubjects); e != nil {
+			*subject, err = "", first(err, e)
+		}
+	}
+	return err
+}
+
+// spoilt says that a message came with a header block that nats.go could not read, and left out.
+func spoilt(m *nats.Msg) bool {
+	return m.Header == nil && m.Size() > len(m.Subject)+len(m.Reply)+len(m.Data)
+}
+
+func first(a, b *wire.Error) *wire.Error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// refuse answers what does not reach the queue, on each of its subjects that may be answered on.
+func (in *inlet) refuse(accepted, reply string, err *wire.Error) {
+	in.log.Debug("a send was refused", "queue", in.cfg.Address, "code", string(err.Code), "message", err.Message)
+	in.sendError(accepted, err)
+	if reply != accepted {
+		in.sendError(reply, err)
+	}
+}
+
+func (in *inlet) onAnswer(m *nats.Msg) {
+	item, attempt, ok := wire.ParseLease(in.cfg.Address, m.Subject)
+	if !ok {
+		in.log.Debug("an answer to a lease that cannot exist", "subject", m.Subject)
+		return
+	}
+	if count := wire.BatchCount(m.Header); count != "" {
+		in.onAnswers(m, count, item, attempt)
+		return
+	}
+	ans := wire.ParseAnswer(m.Header, m.Data, m.Reply)
+	if spoilt(m) { // it may have said anything, also that the work failed
+		ans = wire.Answer{Kind: wire.Failed, Code: string(wire.CodeBadHeader), Reason: "the header block of the processor's answer cannot be read"}
+	}
+	if ans.Kind == wire.Turn {
+		if e := wire.CheckTarget(m.Reply, in.own, in.cfg.ProcessorSubjects); e != nil {
+			ans = wire.Answer{Kind: wire.Failed, Code: string(e.Code), Reason: "the processor's own reply subject was refused: " + e.Message}
+		}
+	}
+	if !in.post(&queue.Answered{Item: item, Attempt: attempt, Header: m.Header, Reply: m.Reply, Answer: ans}) {
+		in.log.Warn("an answer was dropped, its queue is too busy: the item is given out again after the process timeout", "subject", m.Subject)
+		return
+	}
+	if ans.Kind != wire.Turn {
+		in.acknowledge(m)
+	}
+}
+
+// acknowledge answers an answer that wants to be acknowledged, as NATS clients can send.
+func (in *inlet) acknowledge(m *nats.Msg) {
+	if m.Reply != "" && wire.CheckTarget(m.Reply, in.own, in.cfg.ProcessorSubjects) == nil {
+		in.send(m.Reply, "", nil, nil)
+	}
+}
+
+func (in *inlet) onTalk(m *nats.Msg) {
+	item, n, ok := wire.ParseTalk(in.cfg.Address, m.Subject)
+	if !ok || m.Header.Get("Status") != "" && len(m.Data) == 0 {
+		return // not a turn, or word that the sender is away: its processor waits until the timeout
+	}
+	if m.Reply != "" {
+		if e := wire.CheckTarget(m.Reply, in.own, in.cfg.ReplySubjects); e != nil {
+			in.log.Warn("a turn of a conversation was refused", "subject", m.Subject, "reason", e.Message)
+			return
+		}
+	}
+	if !in.post(&queue.Talked{Item: item, N: n, Header: m.Header, Body: m.Data, Reply: m.Reply}) {
+		in.sendError(m.Reply, wire.Errorf(wire.CodeBusy, "queue %s is busy: send this turn again", in.cfg.Address))
+	}
+}
+
+func (in *inlet) onRegister(m *nats.Msg) {
+	reg, err := wire.ParseRegister(m.Data)
+	if err == nil {
+		err = wire.CheckTarget(reg.Processor, in.own, in.cfg.ProcessorSubjects)
+	}
+	in.registration(m, &queue.Registered{Registration: reg, Reply: m.Reply}, err)
+}
+
+func (in *inlet) onUnregister(m *nats.Msg) {
+	processor, err := wire.ParseUnregister(m.Data)
+	in.registration(m, &queue.Unregistered{Processor: processor, Reply: m.Reply}, err)
+}
+
+func (in *inlet) registration(m *nats.Msg, ev queue.Event, err *wire.Error) {
+	if e := wire.CheckTarget(m.Reply, in.own, nil); m.Reply != "" && e != nil {
+		in.log.Warn("a registration with a forbidden reply subject was refused", "subject", m.Subject, "reason", e.Message)
+		return
+	}
+	if err == nil && !in.post(ev) {
+		err = wire.Errorf(wire.CodeBusy, "queue %s is busy: send the registration again", in.cfg.Address)
+	}
+	if err != nil {
+		in.sendError(m.Reply, err)
+	}
+}
