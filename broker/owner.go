@@ -56,7 +56,7 @@ type commit struct {
 
 // ownersOf is how many owners share so many queues of a database: one for each processor of the machine, for that is how many
 // can run.
-func ownersOf(queues int) int { return max(1, min(queues, runtime.GOMAXPROCS(0))) }
+func ownersOf(queues int) int { return max(1, min(queues, runtime.GOMAXPROCS(0)/2)) }
 
 // newOwner makes an owner for at most so many queues.
 func newOwner(queues int) *owner {
@@ -81,6 +81,7 @@ func (o *owner) run() {
 		o.uses = 0
 		select {
 		case l := <-o.mail:
+			runtime.Gosched()
 			o.receive(l)
 		case c := <-o.commits:
 			o.committed(c)

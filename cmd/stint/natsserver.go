@@ -192,6 +192,9 @@ func serverOptions(c *config, log *slog.Logger) (*server.Options, login, error) 
 		warnIgnored(o, file, log)
 	}
 	o.NoSigs = true
+	// Each lease is a subject of its own, which nothing is published to again: they push out of the cache what is. With 1,000 busy
+	// queues an item costs a seventh less without one.
+	o.NoSublistCache = true
 	o.ConfigFile = "" // a reload would drop the broker's own user; so it is refused
 	listenOn(o, c, log)
 	if o.MaxPayload == 0 {
