@@ -262,6 +262,7 @@ func (a *actor) committed(err error) {
 	b := a.batch
 	a.batch = nil
 	a.step(queue.Committed{Err: err})
+	a.submit() // before anything is said: the disk waits
 	if err == nil && !defect.EarlyAccept {
 		a.sayAfter(b)
 	}

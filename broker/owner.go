@@ -76,6 +76,7 @@ func (o *owner) run() {
 		a.step(queue.Tick{})
 	}
 	for {
+		o.takeCommits()
 		o.finish()
 		o.setTimer()
 		o.uses = 0
@@ -84,7 +85,7 @@ func (o *owner) run() {
 			runtime.Gosched()
 			o.receive(l)
 		case c := <-o.commits:
-			o.committed(c)
+			c.of.committed(c.err)
 		case err := <-o.health:
 			o.healthChanged(err)
 		case <-o.watch:
@@ -100,10 +101,10 @@ func (o *owner) run() {
 	}
 }
 
-// receive gives out l and what else waits.
+// receive gives out l and what else waits, until a batch comes back: the disk has nothing to do before the next one.
 func (o *owner) receive(l letter) {
 	for n := 0; ; {
-		if n += l.to.receive(l.ev); n >= atOnce {
+		if n += l.to.receive(l.ev); n >= atOnce || len(o.commits) > 0 {
 			return
 		}
 		select {
@@ -114,12 +115,7 @@ func (o *owner) receive(l letter) {
 	}
 }
 
-// committed gives out c and what else has come back.
-func (o *owner) committed(c commit) {
-	c.of.committed(c.err)
-	o.takeCommits()
-}
-
+// takeCommits gives out the results that have come back.
 func (o *owner) takeCommits() {
 	for {
 		select {
