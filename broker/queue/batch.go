@@ -179,6 +179,7 @@ func (q *Queue) committed(err error) {
 	}
 	if len(b.Ops) > 0 {
 		q.flow.wrote(q.now.Sub(q.lastTake))
+		q.lastDone, q.lastSize = q.now, len(b.Ops)
 	}
 	if err != nil {
 		q.uncommitted(b, err)

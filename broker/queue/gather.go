@@ -14,6 +14,10 @@ const (
 	flowAnswers = 20
 	// dropPace is how long after the last batch one leaves that only removes replies which their senders have.
 	dropPace = 20 * time.Millisecond
+	// crowd is how many changes a batch has at least after which the next one waits for half as many, for as long as a write
+	// usually takes and maxCompany at most.
+	crowd      = 16
+	maxCompany = time.Millisecond
 	// A new item is not written at once if items are usually answered within quickAlone of their arrival, which the disk takes
 	// too, or, while answers flow, within quickAnswer or as soon as the disk: then its notice does not come later than those
 	// that wait for a write. It waits for maxHope at most.
@@ -144,7 +148,7 @@ func (q *Queue) gatherUntil() time.Time {
 	next := q.lastTake.Add(dropPace)
 	switch {
 	case len(q.dirty) > 0 && !q.flow.on(q.now):
-		return time.Time{}
+		return q.companyUntil()
 	case len(q.dirty) > 0:
 		next = q.lastTake.Add(pace)
 	case len(q.replyDrops) == 0:
@@ -155,6 +159,16 @@ func (q *Queue) gatherUntil() time.Time {
 		return until
 	}
 	return next
+}
+
+// companyUntil is how long a small batch that follows a large one waits for company. Senders with many items on their way would
+// otherwise have nearly all of them in one batch, then all have nothing to do until it is written, then a few of them in the
+// next: in halves, one is on its way while the other is written.
+func (q *Queue) companyUntil() time.Time {
+	if q.lastSize < crowd || 2*len(q.dirty) >= q.lastSize {
+		return time.Time{}
+	}
+	return q.lastDone.Add(min(q.flow.write, maxCompany))
 }
 
 // answered notes how long an item took from its arrival to its answer. What was read back has waited for long.

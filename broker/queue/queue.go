@@ -159,6 +159,8 @@ type Queue struct {
 	// What the gathering of a batch goes by; see gatherUntil.
 	flow     *Flow
 	lastTake time.Time
+	lastDone time.Time     // when a batch was written
+	lastSize int           // of it, in changes
 	usual    time.Duration // from an item's arrival to its answer; 0: none has come
 	// spareOps and spareChanges are the memory of an earlier batch.
 	spareOps     []store.Op
