@@ -80,7 +80,7 @@ func (f *workFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.Name, "name", "", "`NAME` of the pool in statistics and log; default host and process id")
 	flags.Int64Var(&f.Children, "children", f.Children, "how many children there are at most")
 	flags.Int64Var(&f.MinChildren, "min-children", -1, "how many there are at least; default as many as at most")
-	flags.Int64Var(&f.Ahead, "ahead", f.Ahead, "how many items a child may be handed at once; it handles one at a time")
+	flags.Int64Var(&f.Ahead, "ahead", f.Ahead, "how many items a child may be handed at once; it handles one at a time. With --exec, how many the pool may hold for each")
 	flags.BoolVar(&f.Stdio, "stdio", false, "lines go through standard input and output")
 	f.duration(flags, &f.Timeout, "timeout", "how long a child may have an item; 0: for ever")
 	f.duration(flags, &f.ExitTimeout, "exit-timeout", "how long it has to end, before SIGTERM and again before SIGKILL")

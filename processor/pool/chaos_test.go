@@ -26,20 +26,35 @@ var chaos = []string{
 // item is lost, none is answered twice, nothing is left.
 func TestChaos(t *testing.T) {
 	for _, ahead := range []int{1, 8} {
-		t.Run(fmt.Sprintf("ahead=%d", ahead), func(t *testing.T) { runChaos(t, ahead) })
+		t.Run(fmt.Sprintf("ahead=%d", ahead), func(t *testing.T) {
+			runChaos(t, "plain", chaos, Options{
+				Children: 4, Ahead: ahead, Timeout: 300 * time.Millisecond, ExitTimeout: 50 * time.Millisecond, MaxOutput: 1 << 16,
+				MaxMemory: 900 << 20, MaxKills: -1, RollOver: 700 * time.Millisecond, MaxUseCount: 100,
+			})
+		})
 	}
 }
 
-func runChaos(t *testing.T, ahead int) {
+// chaosExec is the same for a process of its own.
+var chaosExec = []string{"crash", "kill", "hang", "deaf", "flood", "grandchild", "linger", "closed", "long"}
+
+func TestChaosExec(t *testing.T) {
+	for _, ahead := range []int{1, 8} {
+		t.Run(fmt.Sprintf("ahead=%d", ahead), func(t *testing.T) {
+			runChaos(t, "exec", chaosExec, Options{
+				Mode: Exec, Children: 4, Ahead: ahead, Timeout: 300 * time.Millisecond, ExitTimeout: 50 * time.Millisecond, MaxOutput: 1 << 20,
+			})
+		})
+	}
+}
+
+func runChaos(t *testing.T, role string, words []string, o Options) {
 	q := queue.Config{Backoff: queue.Backoff{Fixed: true, Base: 20 * time.Millisecond, Max: 20 * time.Millisecond}, MaxAttempts: 50}
 	w := newWorld(t, q)
-	r := w.pool("plain", Options{
-		Children: 4, Ahead: ahead, Timeout: 300 * time.Millisecond, ExitTimeout: 50 * time.Millisecond, MaxOutput: 1 << 16,
-		MaxMemory: 900 << 20, MaxKills: -1, RollOver: 700 * time.Millisecond, MaxUseCount: 100,
-	})
+	r := w.pool(role, o)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	c := &crowd{t: t, w: w, random: rand.New(rand.NewPCG(seed, 0)), open: map[string]int{}, answers: make(chan *nats.Msg, 10_000)}
+	c := &crowd{t: t, w: w, words: words, random: rand.New(rand.NewPCG(seed, 0)), open: map[string]int{}, answers: make(chan *nats.Msg, 10_000)}
 	c.inbox = w.nc.NewInbox()
 	if _, err := w.nc.Subscribe(c.inbox+".*", func(m *nats.Msg) { c.answers <- m }); err != nil {
 		t.Fatal(err)
@@ -51,7 +66,7 @@ func runChaos(t *testing.T, ahead int) {
 	c.run(during)
 	s := r.stats()
 	t.Logf("%d items, %d answered, pool: %d done, %d failed, %d returned, %d children of which %d died", c.sent, c.answered, s.Done, s.Failed, s.Returned, s.Started, s.Died)
-	if s.Died == 0 {
+	if s.Died+s.Failed == 0 {
 		t.Error("nothing has happened")
 	}
 	r.end() // fails if a process is left
@@ -61,6 +76,7 @@ func runChaos(t *testing.T, ahead int) {
 type crowd struct {
 	t              *testing.T
 	w              *world
+	words          []string
 	random         *rand.Rand
 	inbox          string
 	answers        chan *nats.Msg
@@ -100,7 +116,7 @@ func (c *crowd) send() {
 	c.sent++
 	body := fmt.Sprintf("echo item-%d", c.sent)
 	if c.random.IntN(4) == 0 {
-		body = "once " + chaos[c.random.IntN(len(chaos))]
+		body = "once " + c.words[c.random.IntN(len(c.words))]
 	}
 	subject := fmt.Sprintf("%s.%d", c.inbox, c.sent)
 	c.open[subject] = c.sent

@@ -21,7 +21,7 @@
 // nobody but the guard.
 //
 // The rules are in roster, a value without goroutine, clock or input and output. In mode Exec there are none to speak of: each
-// item's handler drives its own process.
+// item's handler drives its own process, and the guard sees to it that there are not more at once than Children.
 //
 // # The life of a child
 //
@@ -45,6 +45,12 @@
 // forks on one thread that it keeps. It reaps a child after its group has been killed, while its number is still its own.
 // None of this takes a privilege.
 //
+// A process for each item is the guard's way, too: what it does there for one is most of what a pool adds to the machine's own
+// time for a process. So it forks the next process without asking, from the starts that Ahead lets it have in hand; it tells of
+// a process that ends within 2 ms once and not twice; and while it has starts enough for one more round, it keeps its reports
+// for up to 8 ms and sends them together, which lets the pool answer several items in one message and the broker send several.
+// Its pipes have no goroutine then either: what was written into one is read when the process has ended.
+//
 // What can still escape: a process with another user's rights (setuid), and, when pool and guard are killed in one instant, one
 // that has left its child's group. Children of a pool's children that live as long as those are left alone; orphans are theirs
 // as long as their environment says so (STINT_CHILD).
@@ -55,6 +61,7 @@
 //     reaping orphans takes other children of the same program away from those who wait for them.
 //   - Control groups: they need a right to delegate, which is rare where pools run.
 //   - A guard for each child: 5 ms and some megabytes each; one for the pool starts thousands of children per second.
+//   - Threads of the guard that fork side by side: going from thread to thread takes longer than is won.
 //   - Waiting for ready before work is sent: a child of a dozen lines would have to say it.
 //   - A queue of items in the pool beyond what children may be handed: they would wait here while other pools are idle.
 //   - Killing a child whose lease is lost: its answer may still be the first, and ending it would cost a start.

@@ -1,6 +1,8 @@
 package pool
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -93,4 +95,65 @@ func TestExecManyAtOnce(t *testing.T) {
 	if s := r.stats(); s.Started != 300 || s.Done != 300 {
 		t.Errorf("%+v", s)
 	}
+}
+
+// Items handed ahead wait for a process to end: there are never more at once than Children.
+func TestExecAhead(t *testing.T) {
+	w := newWorld(t, quick)
+	dir := t.TempDir()
+	script := `mkdir "$0/$$"; set -- "$0"/*; sleep 0.01; rmdir "$0/$$"; echo $#`
+	r := w.pool("x", Options{Children: 2, Ahead: 8, Mode: Exec, Command: []string{"/bin/sh", "-c", script, dir}})
+	var replies []<-chan *nats.Msg
+	for range 60 {
+		replies = append(replies, w.send(""))
+	}
+	most := 0
+	for _, c := range replies {
+		most = max(most, number(t, strings.TrimSpace(text(w.wait(c)))))
+	}
+	if most != 2 {
+		t.Errorf("there were %d at once, want 2", most)
+	}
+	if s := r.stats(); s.Started != 60 || s.Done != 60 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// What waits for its process when the pool is stopped goes back, and is not started.
+func TestExecStopGivesBackWhatWaits(t *testing.T) {
+	q := quick
+	q.MaxAttempts = 1
+	w := newWorld(t, q)
+	file := filepath.Join(t.TempDir(), "begun")
+	script := `read -r word; echo "$word" >>"$0"; if [ "$word" = hang ]; then exec sleep 100; fi; echo "$word"`
+	o := Options{Children: 1, Ahead: 4, Mode: Exec, StopTimeout: 100 * time.Millisecond, Command: []string{"/bin/sh", "-c", script, file}}
+	r := w.pool("x", o)
+	replies := []<-chan *nats.Msg{w.send("hang\n")}
+	until(t, "it is at work", func() bool { return len(r.stats().Children) == 1 })
+	for _, body := range []string{"a\n", "b\n", "c\n"} {
+		replies = append(replies, w.send(body))
+	}
+	until(t, "the others wait", func() bool { s := r.stats(); return len(s.Children) == 1 && s.Waiting == 3 })
+	r.end()
+	if begun, err := os.ReadFile(file); string(begun) != "hang\n" {
+		t.Errorf("begun: %q, %v", begun, err)
+	}
+	o.Timeout, o.ExitTimeout = 200*time.Millisecond, 10*time.Millisecond
+	w.pool("x", o)
+	for i, want := range []string{"no answer from the child after 200ms", "a", "b", "c"} {
+		if got := text(w.wait(replies[i])); !strings.Contains(got, want) {
+			t.Errorf("item %d: got %q, want %q", i, got, want)
+		}
+	}
+}
+
+// A body that no pipe holds, for a program that reads it, and for one that does not care.
+func TestExecLargeBody(t *testing.T) {
+	w := newWorld(t, quick)
+	body := strings.Repeat("x", 900_000)
+	r := w.execPool(Options{Children: 1})
+	w.want("echo "+body, body)
+	r.end()
+	w.pool("x", Options{Children: 1, Mode: Exec, Command: []string{"/bin/true"}})
+	w.want(body, "")
 }

@@ -3,6 +3,7 @@ package pool
 import (
 	"errors"
 	"syscall"
+	"time"
 )
 
 // guardEnv marks a process as a guard.
@@ -22,6 +23,8 @@ type spec struct {
 	Dir  string      `json:"dir"`
 	Nice int         `json:"nice"`
 	User *credential `json:"user,omitempty"`
+	// AtOnce is how many children there may be; further starts wait in the guard for one to end. 0: any number.
+	AtOnce int `json:"at_once"`
 }
 
 type credential struct {
@@ -32,24 +35,25 @@ type credential struct {
 
 // order is what the pool tells the guard: start a child, or signal one and its whole group.
 type order struct {
-	Child int            `json:"child"`
-	Start bool           `json:"start,omitempty"`
-	Sig   syscall.Signal `json:"sig,omitempty"`
-	Env   []string       `json:"env,omitempty"`
+	Child   int
+	Start   bool
+	Sig     syscall.Signal
+	Timeout time.Duration // for the variable with the deadline; 0: there is none
+	Env     []string
 	// Files are the child's descriptors from 0 on, as places among those that come with the order; -1 is /dev/null.
-	Files []int `json:"files,omitempty"`
+	Files []int
 
 	files []int // ours, to be sent along and closed
 }
 
-// report is what the guard tells the pool.
+// report is what the guard tells the pool. Of a child that ends soon there is only the second.
 type report struct {
-	Child  int            `json:"child"`
-	PID    int            `json:"pid,omitempty"`   // it has started
-	Err    string         `json:"err,omitempty"`   // it could not be started
-	Ended  bool           `json:"ended,omitempty"` // it and its group are gone
-	Code   int            `json:"code"`
-	Signal syscall.Signal `json:"signal,omitempty"`
+	Child  int
+	PID    int    // it runs, and has for a while
+	Err    string // it could not be started
+	Ended  bool   // it and its group are gone
+	Code   int
+	Signal syscall.Signal
 }
 
 // maxSpec bounds the specification, in bytes; the kernel takes less as arguments and environment of a program.

@@ -10,9 +10,11 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -53,10 +55,16 @@ type guardian struct {
 	null    *os.File
 	pids    map[int]int // of the children, by number
 	kids    map[int]kid // by pid
+	waiting []order     // starts, for as long as there are AtOnce children
+	young   []youth     // that are not reported yet, the eldest first
+	ended   []report    // in this round
 	orphans bool        // there were some
 	blind   bool        // this kernel does not tell of the end of a process
 	buf     []byte
 	oob     []byte
+	out     [][]byte // packets of reports that have not been sent; at most two reports for each child
+	since   time.Time
+	full    bool // the socket was, and epoll is to tell when it is not
 }
 
 // kid is a child that was started.
@@ -64,6 +72,20 @@ type kid struct {
 	number int
 	pidfd  int // readable once it has ended; -1: none
 }
+
+// youth is a child that was started a moment ago. The pool is told of those that live for youthEnds: most that end sooner are
+// in mode Exec, and one report is enough for them.
+type youth struct {
+	number int
+	pid    int
+	born   time.Time
+}
+
+const youthEnds = 2 * time.Millisecond
+
+// reportWait is how long reports wait for others, while there are starts enough in the guard's hands that nobody waits for the
+// pool. It, and the broker behind it, have less to do with several at a time.
+const reportWait = 8 * time.Millisecond
 
 func guard() error {
 	runtime.LockOSThread()
@@ -86,7 +108,7 @@ func guard() error {
 	}
 	g := &guardian{
 		socket: guardSocket, null: null, spec: s, env: mergeEnv(os.Environ(), s.Env), pids: map[int]int{}, kids: map[int]kid{},
-		buf: make([]byte, maxOrder), oob: make([]byte, unix.CmsgSpace(16*4)),
+		buf: make([]byte, maxOrder), oob: make([]byte, unix.CmsgSpace(maxFiles*4)),
 	}
 	return g.run()
 }
@@ -129,7 +151,7 @@ func (g *guardian) run() error {
 			return fmt.Errorf("waiting for orders: %w", err)
 		}
 		for _, e := range events[:max(n, 0)] {
-			if int(e.Fd) != g.socket {
+			if int(e.Fd) != g.socket || e.Events&^unix.EPOLLOUT == 0 {
 				continue
 			}
 			if goOn, err := g.read(); !goOn {
@@ -137,6 +159,11 @@ func (g *guardian) run() error {
 			}
 		}
 		g.harvest()
+		g.startWaiting()
+		g.announce()
+		if !g.holdsBack() {
+			g.flush()
+		}
 	}
 }
 
@@ -148,8 +175,11 @@ func (g *guardian) await(fd int) error {
 	return nil
 }
 
+// patience is how long there is nothing to do unless somebody says something, in milliseconds; -1: for ever.
 func (g *guardian) patience() int {
 	switch {
+	case len(g.young) > 0 || len(g.out) > 0 && !g.full:
+		return int(youthEnds / time.Millisecond)
 	case g.blind && len(g.kids) > 0:
 		return blindWait
 	case g.orphans:
@@ -158,7 +188,7 @@ func (g *guardian) patience() int {
 	return -1
 }
 
-// read carries out one order. goOn is false when the pool says no more.
+// read carries out orders. goOn is false when the pool says no more.
 func (g *guardian) read() (goOn bool, err error) {
 	n, oobn, _, _, err := unix.Recvmsg(g.socket, g.buf, g.oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
 	switch {
@@ -167,15 +197,15 @@ func (g *guardian) read() (goOn bool, err error) {
 	case err != nil || n == 0:
 		return false, nil //nolint:nilerr // the pool has ended
 	}
-	var o order
-	if err := json.Unmarshal(g.buf[:n], &o); err != nil {
-		return false, fmt.Errorf("an order cannot be read: %w", err)
-	}
-	if o.files, err = received(g.oob[:oobn]); err != nil {
+	files, err := received(g.oob[:oobn])
+	if err != nil {
 		return false, err
 	}
-	g.obey(o)
-	return true, nil
+	all, err := parseOrders(g.buf[:n], files)
+	for _, o := range all {
+		g.obey(o)
+	}
+	return err == nil, err
 }
 
 // readSpec reads what the children have in common.
@@ -208,29 +238,87 @@ func received(oob []byte) ([]int, error) {
 	return fds, nil
 }
 
+// say has a report sent with others.
 func (g *guardian) say(r report) {
-	line, err := json.Marshal(r)
-	if err != nil {
-		panic(err) // plain values
+	last := len(g.out) - 1
+	if last < 0 {
+		g.since = time.Now()
 	}
-	unix.Write(g.socket, line) //nolint:errcheck // a pool that is gone is noticed by read
+	if last < 0 || len(g.out[last]) > maxPacket {
+		g.out = append(g.out, nil)
+		last++
+	}
+	g.out[last] = appendReport(g.out[last], &r)
+}
+
+// holdsBack says whether reports may wait.
+func (g *guardian) holdsBack() bool {
+	return len(g.out) == 1 && len(g.waiting) > len(g.kids) && time.Since(g.since) < reportWait
+}
+
+// flush sends what there is, as far as the pool takes it. To wait for the pool here could be to wait for each other.
+func (g *guardian) flush() {
+	for len(g.out) > 0 {
+		err := unix.Sendto(g.socket, g.out[0], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+		if errors.Is(err, unix.EAGAIN) {
+			g.watchRoom(true)
+			return
+		}
+		g.out = g.out[1:] // a pool that is gone is noticed by read
+	}
+	g.out = nil
+	if g.full {
+		g.watchRoom(false)
+	}
+}
+
+// watchRoom has epoll tell when the socket takes more, or not any longer.
+func (g *guardian) watchRoom(on bool) {
+	e := &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(g.socket)}
+	if on {
+		e.Events |= unix.EPOLLOUT
+	}
+	g.full = on && unix.EpollCtl(g.epoll, unix.EPOLL_CTL_MOD, g.socket, e) == nil
+	if !on {
+		unix.EpollCtl(g.epoll, unix.EPOLL_CTL_MOD, g.socket, e) //nolint:errcheck // it costs a look too many
+	}
 }
 
 func (g *guardian) obey(o order) {
 	switch {
+	case o.Start && g.spec.AtOnce > 0 && len(g.kids) >= g.spec.AtOnce:
+		g.waiting = append(g.waiting, o)
 	case o.Start:
 		g.start(o)
 	case g.pids[o.Child] != 0:
 		unix.Kill(-g.pids[o.Child], o.Sig) //nolint:errcheck // it may be gone
+	default:
+		g.forget(o)
+	}
+}
+
+// forget is a signal for a child that waits to be started: it will not be.
+func (g *guardian) forget(o order) {
+	i := slices.IndexFunc(g.waiting, func(w order) bool { return w.Child == o.Child })
+	if i < 0 {
+		return
+	}
+	g.waiting[i].close()
+	g.waiting = slices.Delete(g.waiting, i, i+1)
+	g.say(report{Child: o.Child, Ended: true, Signal: o.Sig})
+}
+
+// startWaiting starts who has waited for others to end.
+func (g *guardian) startWaiting() {
+	for len(g.waiting) > 0 && len(g.kids) < g.spec.AtOnce {
+		o := g.waiting[0]
+		g.waiting = slices.Delete(g.waiting, 0, 1)
+		g.start(o)
 	}
 }
 
 func (g *guardian) start(o order) {
-	defer func() {
-		for _, fd := range o.files {
-			closeFD(fd)
-		}
-	}()
+	defer o.close()
 	pid, pidfd, err := g.fork(o)
 	if err != nil {
 		g.say(report{Child: o.Child, Err: err.Error()})
@@ -240,7 +328,27 @@ func (g *guardian) start(o order) {
 		g.blind = true
 	}
 	g.pids[o.Child], g.kids[pid] = pid, kid{number: o.Child, pidfd: pidfd}
-	g.say(report{Child: o.Child, PID: pid})
+	g.young = append(g.young, youth{number: o.Child, pid: pid, born: time.Now()})
+}
+
+// announce reports the children that are young no more.
+func (g *guardian) announce() {
+	if len(g.young) == 0 {
+		return
+	}
+	grown := time.Now().Add(-youthEnds)
+	i := 0
+	for ; i < len(g.young); i++ {
+		switch y := g.young[i]; {
+		case g.pids[y.number] == 0: // it has ended
+		case y.born.After(grown):
+			g.young = slices.Delete(g.young, 0, i)
+			return
+		default:
+			g.say(report{Child: y.number, PID: y.pid})
+		}
+	}
+	g.young = g.young[:0]
 }
 
 func (g *guardian) fork(o order) (pid, pidfd int, err error) {
@@ -255,8 +363,12 @@ func (g *guardian) fork(o order) (pid, pidfd int, err error) {
 		}
 	}
 	pidfd = -1
+	env := append(g.env[:len(g.env):len(g.env)], o.Env...)
+	if o.Timeout > 0 {
+		env = append(env, envDeadline+"="+strconv.FormatInt(time.Now().Add(o.Timeout).UnixMilli(), 10))
+	}
 	attr := &syscall.ProcAttr{
-		Dir: g.spec.Dir, Env: append(g.env[:len(g.env):len(g.env)], o.Env...), Files: files,
+		Dir: g.spec.Dir, Env: env, Files: files,
 		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: &pidfd},
 	}
 	if u := g.spec.User; u != nil {
@@ -280,14 +392,21 @@ func (g *guardian) beNice() error {
 	return nil
 }
 
-// harvest reaps whatever has ended.
+// harvest reaps whatever has ended, and reports it when nothing is left of it.
 func (g *guardian) harvest() {
+	g.ended = g.ended[:0]
 	for {
 		pid, err := waitable()
 		if err != nil || pid == 0 {
-			return
+			break
 		}
 		g.reap(pid)
+	}
+	if len(g.ended) > 0 || g.orphans {
+		g.sweep()
+	}
+	for _, r := range g.ended {
+		g.say(r)
 	}
 }
 
@@ -300,7 +419,7 @@ func waitable() (int, error) {
 	return int(*(*int32)(unsafe.Pointer(&info[pidAt]))), err
 }
 
-// reap ends what a child leaves behind and reports its end.
+// reap takes a process out of the system, and ends the rest of its group before, if it is a child's.
 func (g *guardian) reap(pid int) {
 	k, known := g.kids[pid]
 	if known {
@@ -317,9 +436,8 @@ func (g *guardian) reap(pid int) {
 			closeFD(k.pidfd)
 		}
 	}
-	g.sweep()
 	if known {
-		g.say(ending(k.number, status))
+		g.ended = append(g.ended, ending(k.number, status))
 	}
 }
 

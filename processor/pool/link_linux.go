@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -24,8 +25,8 @@ type link struct {
 	read   chan struct{} // likewise the reading one
 }
 
-// startGuard runs this program again as a guard. hear is called for each report and, with nil, at the guard's end.
-func startGuard(s spec, room int, hear func(*report)) (*link, error) {
+// startGuard runs this program again as a guard. hear is called for what it reports and, with nil, at the guard's end.
+func startGuard(s spec, room int, hear func([]report)) (*link, error) {
 	if !inited {
 		return nil, ErrNoGuard
 	}
@@ -76,44 +77,54 @@ func startGuard(s spec, room int, hear func(*report)) (*link, error) {
 func (l *link) send() {
 	defer close(l.sent)
 	var err error
+	var packet []byte
+	var files []int
 	for o := range l.orders {
+		runtime.Gosched() // whoever is about to say something too shares the packet
+		for packet, files = packet[:0], files[:0]; ; {
+			packet, files = appendOrder(packet, &o), append(files, o.files...)
+			if len(l.orders) == 0 || len(packet) > maxPacket || len(files) > maxFiles-maxOwnFiles {
+				break
+			}
+			o = <-l.orders
+		}
 		if err == nil {
-			err = l.pass(o)
+			err = l.pass(packet, files)
 		}
-		for _, fd := range o.files {
-			closeFD(fd) // the child's end, which the guard has
-		}
+		(&order{files: files}).close() // the children's ends, which the guard has
 	}
 }
 
 func closeFD(fd int) { unix.Close(fd) } //nolint:errcheck // a descriptor that was only read or never used
 
-func (l *link) pass(o order) error {
-	line, err := json.Marshal(o)
-	if err != nil {
-		return err
-	}
+func (l *link) pass(packet []byte, files []int) error {
 	var rights []byte
-	if len(o.files) > 0 {
-		rights = unix.UnixRights(o.files...)
+	if len(files) > 0 {
+		rights = unix.UnixRights(files...)
 	}
-	_, _, err = l.conn.WriteMsgUnix(line, rights, nil)
+	_, _, err := l.conn.WriteMsgUnix(packet, rights, nil)
 	return err
 }
 
-func (l *link) listen(hear func(*report)) {
+func (l *link) listen(hear func([]report)) {
 	defer close(l.read)
-	buf := make([]byte, 16<<10)
+	buf := make([]byte, 2*maxPacket)
 	for {
 		n, err := l.conn.Read(buf)
 		if err != nil || n == 0 {
 			hear(nil)
 			return
 		}
-		var r report
-		if json.Unmarshal(buf[:n], &r) == nil {
-			hear(&r)
+		if all, err := parseReports(buf[:n]); err == nil {
+			hear(all)
 		}
+	}
+}
+
+// close is for an order that has been carried out, or that nobody will.
+func (o *order) close() {
+	for _, fd := range o.files {
+		closeFD(fd)
 	}
 }
 

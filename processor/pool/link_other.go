@@ -15,7 +15,9 @@ func Init() {}
 // link is never there.
 type link struct{ orders chan order }
 
-func startGuard(spec, int, func(*report)) (*link, error) { return nil, errSystem }
+func startGuard(spec, int, func([]report)) (*link, error) { return nil, errSystem }
+
+func (*order) close() {}
 
 func (*link) close() {}
 

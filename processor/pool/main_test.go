@@ -253,8 +253,33 @@ func execMain() {
 	if err != nil {
 		panic(err)
 	}
-	word, rest, _ := strings.Cut(string(body), " ")
+	execWord(string(body))
+	os.Exit(0)
+}
+
+func execWord(body string) {
+	word, rest, _ := strings.Cut(body, " ")
 	switch word {
+	case "once": // hurts at the first attempt only
+		if os.Getenv(envAttempt) == "1" {
+			execWord(rest)
+			return
+		}
+		fmt.Print(rest)
+	case "kill":
+		syscall.Kill(os.Getpid(), syscall.SIGKILL) //nolint:errcheck // it is us
+	case "closed":
+		os.Stdout.Close()
+		os.Stderr.Close()
+		select {}
+	case "long": // more than a pipe holds, from a program that ends soon
+		fmt.Print(strings.Repeat("x", 200_000))
+	case "linger": // a process of the same group holds the output
+		cmd := exec.Command("/bin/sleep", os.Getenv("NAP"))
+		cmd.Stdout = os.Stdout
+		if err := cmd.Start(); err != nil {
+			panic(err)
+		}
 	case "echo":
 		fmt.Print(rest)
 	case "env":
@@ -288,7 +313,6 @@ func execMain() {
 	case "pid":
 		fmt.Print(os.Getpid())
 	}
-	os.Exit(0)
 }
 
 // fastMain is a child that costs little: it writes when it has nothing more to read.

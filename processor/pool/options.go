@@ -73,7 +73,8 @@ type Options struct {
 	// MinChildren is how many there are at least. Default: Children, which makes the size fixed; negative: none.
 	MinChildren int
 	// Ahead is how many items a child may have been handed, 1 to 10,000. It still handles one at a time; the rest waits on its
-	// side of the pipe, which spares a round trip for each. Default 1. Children times Ahead is at most wire.MaxCapacity.
+	// side of the pipe, which spares a round trip for each. In mode Exec it is how many items for each child the pool may have
+	// in hand; they wait for whichever process ends first. Default 1. Children times Ahead is at most wire.MaxCapacity.
 	Ahead int
 	// Stdio has the lines go through standard input and output instead of descriptors of their own.
 	Stdio bool
@@ -230,8 +231,8 @@ func (o Options) validateMode() error {
 	switch {
 	case o.Mode != Lines && o.Mode != Exec:
 		return fmt.Errorf("pool: Options.Mode is %q: it must be %q or %q", o.Mode, Lines, Exec)
-	case o.Mode == Exec && (o.Ahead > 1 || o.Stdio || o.MaxUseCount > 0 || o.RollOver > 0 || o.IdleTimeout > 0):
-		return errors.New("pool: Ahead, Stdio, MaxUseCount, RollOver and IdleTimeout have no effect in mode exec, where each item has a process of its own")
+	case o.Mode == Exec && (o.Stdio || o.MaxUseCount > 0 || o.RollOver > 0 || o.IdleTimeout > 0):
+		return errors.New("pool: Stdio, MaxUseCount, RollOver and IdleTimeout have no effect in mode exec, where each item has a process of its own")
 	}
 	return nil
 }
@@ -239,6 +240,9 @@ func (o Options) validateMode() error {
 // spec looks up what the guard must know.
 func (o Options) spec() (spec, error) {
 	s := spec{Args: o.Command, Env: o.Env, Dir: o.Dir, Nice: o.Nice}
+	if o.Mode == Exec {
+		s.AtOnce = o.Children
+	}
 	if len(o.Command) == 0 || o.Command[0] == "" {
 		return s, errors.New("pool: Options.Command is empty: it names the program of the children")
 	}
@@ -327,9 +331,6 @@ func numbers(uid, gid string, groups []string) (*credential, error) {
 
 // capacity is how many items the pool may be given at once.
 func (o Options) capacity() int {
-	if o.Mode == Exec {
-		return o.Children
-	}
 	return o.Children * o.Ahead
 }
 

@@ -37,7 +37,6 @@ type owner struct {
 	ending  bool      // as soon as nothing is left
 	begun   time.Time
 	asked   time.Time // the children, for statistics
-	exec    counts    // in mode Exec
 }
 
 // proc is a process that has not been gone for good.
@@ -71,15 +70,17 @@ func (own *owner) startGuard() error {
 }
 
 // hear is the guard's reader: it is called on a goroutine of its own.
-func (own *owner) hear(r *report) {
+func (own *owner) hear(all []report) {
 	own.pool.post(func(own *owner, now time.Time) {
-		switch {
-		case r == nil:
+		if all == nil {
 			own.guardLost(now)
-		case r.PID != 0:
-			own.started(r)
-		default:
-			own.exited(now, r)
+		}
+		for i := range all {
+			if r := &all[i]; r.PID != 0 {
+				own.runs(now, r)
+			} else {
+				own.exited(now, r)
+			}
 		}
 	})
 }
@@ -180,22 +181,25 @@ func (own *owner) order(o order) {
 		own.link.orders <- o
 		return
 	}
-	for _, fd := range o.files {
-		closeFD(fd)
-	}
+	o.close()
 	if o.Start {
 		go own.pool.post(func(own *owner, now time.Time) { own.exited(now, &report{Child: o.Child, Err: errGuardLost.Error()}) })
 	}
 }
 
-// started notes a process's id.
-func (own *owner) started(r *report) {
-	if p := own.procs[r.Child]; p != nil {
-		p.pid = r.PID
-		if p.child != nil {
-			p.child.pid = r.PID
-		}
+// runs is a process that has not ended at once.
+func (own *owner) runs(now time.Time, r *report) {
+	p := own.procs[r.Child]
+	if p == nil {
+		return
 	}
+	p.pid = r.PID
+	if p.child != nil {
+		p.child.pid = r.PID
+		return
+	}
+	p.run.began = now
+	close(p.run.runs)
 }
 
 // exited is the end of a process, or that it could not be started.

@@ -71,9 +71,11 @@ func (p *Pool) open(c *child) (order, error) {
 
 // ours is our end of a pipe. The child's end must block, as programs expect.
 func ours(fd int, name string) *os.File {
-	unix.SetNonblock(fd, true) //nolint:errcheck // a descriptor we just made
+	unblock(fd)
 	return os.NewFile(uintptr(fd), name)
 }
+
+func unblock(fd int) { unix.SetNonblock(fd, true) } //nolint:errcheck // a descriptor we just made
 
 // post is for events of a child that is not gone.
 func (ps *pipes) post(f func(own *owner, now time.Time, p *proc)) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -21,7 +20,8 @@ type Pool struct {
 	events chan event
 	over   chan struct{} // closed when nobody reads events any more
 	begun  chan struct{} // has one element until Run is called
-	runs   atomic.Int64  // processes started in mode Exec
+	places chan struct{} // in mode Exec, has an element for each item with a process or one that waits for its start
+	tally  tally         // in mode Exec
 }
 
 // event is something for the owner's goroutine to do.
@@ -40,7 +40,7 @@ func New(o Options) (*Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pool{o: o, spec: s, events: make(chan event, 512), over: make(chan struct{}), begun: make(chan struct{}, 1)}
+	p := &Pool{o: o, spec: s, events: make(chan event, 512), over: make(chan struct{}), begun: make(chan struct{}, 1), places: make(chan struct{}, min(o.capacity(), o.Children+maxPlaces))}
 	p.begun <- struct{}{}
 	return p, nil
 }

@@ -151,16 +151,14 @@ func TestItemThatKillsChildrenInARowIsADeadLetter(t *testing.T) {
 	}
 }
 
-// A program that cannot run spends the attempts of few items, backs off, and is said once.
-func TestCrashLoopBacksOff(t *testing.T) {
+// A program that cannot run spends the attempts of few items, and is said once with the reason. How its children are held back is
+// a matter of the roster's clock, see TestBackoffOfChildrenThatDieAtOnce.
+func TestProgramThatCannotRun(t *testing.T) {
 	w := newWorld(t, quick)
 	r := w.pool("dead", Options{Children: 4})
 	reply := w.send("echo never")
-	time.Sleep(2 * time.Second)
+	until(t, "the children have ended, and one more", func() bool { return r.stats().Died >= 5 })
 	s := r.stats()
-	if s.Started > 12 || s.Started < 4 {
-		t.Errorf("%d children were started in 2 seconds", s.Started)
-	}
 	if s.Failed > 4 {
 		t.Errorf("%d attempts were spent", s.Failed)
 	}

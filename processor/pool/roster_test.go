@@ -220,6 +220,23 @@ func TestBackoffOfChildrenThatDieAtOnce(t *testing.T) {
 	h.want("all are back", len(h.numbers()), 4)
 }
 
+// A program whose children die at once, and an item that waits for one: few starts, fewer attempts, one line in the log.
+func TestCrashLoopBacksOff(t *testing.T) {
+	h := newStageHand(t, Options{Children: 4, MinChildren: 4})
+	h.arrive("a")
+	for end := h.now.Add(2 * time.Second); h.now.Before(end); h.pass(10 * time.Millisecond) {
+		for _, n := range h.numbers() {
+			h.dies(n)
+		}
+		if len(h.settled) > 0 && len(h.r.waiting) == 0 { // the broker gives it out again
+			h.arrive("a")
+		}
+	}
+	h.want("children that were started in two seconds", h.r.last, 5)
+	h.want("attempts that were spent", h.r.counts.failed, 1)
+	h.want("lines in the log", strings.Count(h.log.String(), "a child has ended"), 1)
+}
+
 func TestDeathsOfGoodChildrenAreFreeForAWhile(t *testing.T) {
 	h := newStageHand(t, Options{Children: 2, MaxKills: -1})
 	for n := 1; n <= 3; n++ {

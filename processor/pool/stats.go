@@ -83,12 +83,16 @@ func (own *owner) stats(now time.Time) Stats {
 		Pool: o.Name, Queue: o.Address, Host: host, PID: os.Getpid(), Mode: o.Mode, Uptime: now.Sub(own.begun).Milliseconds(),
 		Max: o.Children, Children: []Child{},
 	}
-	c := own.exec
+	c := own.pool.tally.counts()
 	if own.roster != nil {
 		c, s.Waiting = own.roster.counts, len(own.roster.waiting)
 	}
 	s.Done, s.Failed, s.Rejected, s.Returned, s.Started, s.Died = c.done, c.failed, c.rejected, c.returned, c.started, c.died
 	for _, p := range own.procs {
+		if p.run != nil && p.pid == 0 { // it waits for its start, or was started just now
+			s.Waiting++
+			continue
+		}
 		s.Children = append(s.Children, p.stats(now))
 	}
 	slices.SortFunc(s.Children, func(a, b Child) int { return cmp.Compare(a.Child, b.Child) })
