@@ -170,3 +170,100 @@ func TestOneAtATimeIsNotWritten(t *testing.T) {
 		}
 	}
 }
+
+// burst gives a queue that has written batches of n items, each of which took 500 microseconds.
+func burst(t *testing.T, n int) *world {
+	w := testWorld(t, Config{})
+	w.auto = false
+	for range 100 {
+		var all []Event
+		for range n {
+			all = append(all, w.sent("x"))
+		}
+		w.do(all...)
+		w.advance(500 * time.Microsecond)
+		w.commit(nil)
+	}
+	w.said = nil
+	return w
+}
+
+func TestASmallBatchAfterALargeOneWaitsForCompany(t *testing.T) {
+	w := burst(t, crowd)
+	for n := range crowd/2 - 1 {
+		w.send(fmt.Sprintf("c%d", n))
+	}
+	if w.batch != nil {
+		t.Fatal("nothing waited")
+	}
+	w.send("enough")
+	if w.batch == nil || len(w.batch.Ops) != crowd/2 {
+		t.Fatal("half as many as before did not leave")
+	}
+}
+
+func TestCompanyIsNotWaitedForLongerThanAWriteTakes(t *testing.T) {
+	w := burst(t, crowd)
+	w.auto = true
+	w.send("alone")
+	w.advance(400 * time.Microsecond)
+	w.want()
+	w.advance(maxCompany - 400*time.Microsecond)
+	w.want("a.alone: accepted alone")
+	w.send("next")
+	w.want("a.next: accepted next")
+}
+
+func TestASmallBatchAfterASmallOneDoesNotWait(t *testing.T) {
+	w := burst(t, crowd-1)
+	w.auto = true
+	w.send("alone")
+	w.want("a.alone: accepted alone")
+}
+
+func TestTooManyHopes(t *testing.T) {
+	w := usually(t)
+	w.send("held")
+	var out Out
+	for range maxPendingOps/4 - 2 {
+		w.q.Step(w.now, &Sent{}, &out)
+	}
+	if w.q.Take(w.now) != nil {
+		t.Fatal("nothing hopes")
+	}
+	w.q.Step(w.now, &Sent{}, &out)
+	if w.q.Take(w.now) == nil {
+		t.Error("there is no bound to what hopes")
+	}
+}
+
+func TestARegistrationDoesNotWaitForAHope(t *testing.T) {
+	w := usually(t)
+	w.send("s2")
+	w.register("p2", 1)
+	w.want("p1: work s2 #1", "reg.p2: ok")
+}
+
+// A hope ends in its time, though what has to be written would wait longer for the pace.
+func TestAHopeIsNotDrawnOutByThePace(t *testing.T) {
+	w := usually(t)
+	w.register("p1", 100)
+	w.send("slow")
+	w.advance(quickAnswer)
+	for n := range 2 * flowAnswers {
+		name := fmt.Sprintf("n%d", n)
+		w.send(name)
+		w.advance(50 * time.Microsecond)
+		w.answer(name, 1, "x")
+	}
+	w.advance(pace)
+	patience := w.q.patience()
+	w.send("slower")
+	w.advance(patience) // a batch
+	w.said = nil
+	w.answer("slow", 1, "x")
+	w.send("s2")
+	w.want("p1: work s2 #1")
+	w.advance(w.q.patience())
+	w.want("a.s2: accepted s2", "r.slow: final x")
+}
