@@ -185,8 +185,8 @@ func benchConfig(dir string, addresses []string) *config {
 // benchLog lets through what explains a failure.
 func benchLog() *slog.Logger { return newLogger(os.Stderr, logConfig{Format: "text", Level: "error"}) }
 
-func benchStint(ctx context.Context, dir string, addresses []string, beforeCommit func()) (bench.Host, error) {
-	h := &house{config: benchConfig(dir, addresses), log: benchLog(), beforeCommit: beforeCommit}
+func benchStint(ctx context.Context, dir string, addresses []string, beforeSync func(int)) (bench.Host, error) {
+	h := &house{config: benchConfig(dir, addresses), log: benchLog(), beforeSync: beforeSync}
 	if err := h.start(ctx); err != nil {
 		return bench.Host{Close: h.stop}, err
 	}

@@ -197,11 +197,11 @@ type house struct {
 	url    string
 	server *embedded // nil with an outside server
 	door   *door
-	// beforeCommit is called before each commit of a database; nil, as for serve: nothing is.
-	beforeCommit func()
-	conn         *nats.Conn
-	broker       *broker.Broker
-	pools        pools
+	// beforeSync is called before so many syncs of a database; nil, as for serve: nothing is.
+	beforeSync func(syncs int)
+	conn       *nats.Conn
+	broker     *broker.Broker
+	pools      pools
 }
 
 // start brings everything up in order. After an error stop cleans up what is there.
@@ -273,7 +273,7 @@ func (h *house) open(persistor string, health store.Health) (store.DB, error) {
 		return store.NewMemory(health), nil
 	}
 	return bolt.Open(h.config.Persistors[persistor].File, bolt.Options{
-		Health: health, Logger: h.log, BeforeSync: h.beforeCommit,
+		Health: health, Logger: h.log, BeforeSync: h.beforeSync,
 	})
 }
 

@@ -180,7 +180,7 @@ func (f *front) mustPass(reqs []request) bool {
 
 // append makes the batches durable.
 func (f *front) append(reqs []request) error {
-	f.opts.BeforeSync()
+	f.opts.BeforeSync(1)
 	err := f.write()
 	if errors.Is(err, journal.ErrRoom) {
 		if err = f.makeRoom(); err == nil {

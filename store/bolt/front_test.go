@@ -346,7 +346,7 @@ func TestLogFails(t *testing.T) {
 			return syscall.ENOSPC
 		},
 		"write": func(o *Options, armed *atomic.Bool, db **DB) error {
-			o.BeforeSync = func() {
+			o.BeforeSync = func(int) {
 				if armed.Load() {
 					f := *field[*os.File]((*db).front.logs[(*db).front.active.Load()], "f")
 					f.Close()
@@ -557,7 +557,7 @@ func TestRest(t *testing.T) {
 	o := logged
 	o.limits.restAfter = time.Millisecond
 	committed := make(chan struct{}, 100)
-	o.BeforeSync = func() { committed <- struct{}{} }
+	o.BeforeSync = func(int) { committed <- struct{}{} }
 	db := mustOpen(t, t.TempDir(), o)
 	q := storetest.Queue(t, db, "q")
 	for range 2 {

@@ -96,7 +96,7 @@ func TestFullJoined(t *testing.T) {
 	dir, d := t.TempDir(), &disk{}
 	entered, leave := make(chan bool, 100), make(chan bool, 100)
 	o := d.options(Options{LogBytes: noLog, ReserveBytes: 1 << 20})
-	o.BeforeSync = func() { entered <- true; <-leave }
+	o.BeforeSync = func(int) { entered <- true; <-leave }
 	leave <- true // the epoch
 	db := mustOpen(t, dir, o)
 	<-entered
@@ -243,7 +243,7 @@ func TestSyncFails(t *testing.T) {
 	var arm bool
 	restore := func() {}
 	o := Options{LogBytes: noLog, Health: h.report, ReserveBytes: -1}
-	o.BeforeSync = func() {
+	o.BeforeSync = func(int) {
 		if arm {
 			arm = false
 			restore = breakSync(t, db.handle)

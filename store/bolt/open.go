@@ -33,9 +33,9 @@ type Options struct {
 	LogBytes int
 	// LockTimeout is how long Open waits for another process that has the database open. 0: one second.
 	LockTimeout time.Duration
-	// BeforeSync is called before each append to the log and each commit of the file, from a goroutine of each; for benchmarks
-	// that want a slow disk.
-	BeforeSync func()
+	// BeforeSync is called before each append to the log and each commit of the file, from a goroutine of each, with the number of
+	// syncs that follow; for benchmarks that want a slow disk.
+	BeforeSync func(syncs int)
 
 	limits limits
 	hooks  hooks
@@ -90,7 +90,7 @@ func (o Options) withDefaults() Options {
 		o.LockTimeout = defaultLock
 	}
 	if o.BeforeSync == nil {
-		o.BeforeSync = func() {}
+		o.BeforeSync = func(int) {}
 	}
 	o.limits = o.limits.withDefaults()
 	if o.LogBytes > 0 {

@@ -292,7 +292,7 @@ func TestSmallAddressSpace(t *testing.T) {
 func TestLoneBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		commits := 0
-		o := Options{LogBytes: noLog, ReserveBytes: -1, BeforeSync: func() { commits++ }}
+		o := Options{LogBytes: noLog, ReserveBytes: -1, BeforeSync: func(int) { commits++ }}
 		db := mustOpen(t, t.TempDir(), o)
 		q := storetest.Queue(t, db, "q")
 		began := time.Now()
@@ -312,7 +312,7 @@ func TestLoneBatch(t *testing.T) {
 func TestJoined(t *testing.T) {
 	commits, entered, leave := 0, make(chan bool, 1), make(chan bool)
 	hold := false
-	o := Options{LogBytes: noLog, ReserveBytes: -1, BeforeSync: func() {
+	o := Options{LogBytes: noLog, ReserveBytes: -1, BeforeSync: func(int) {
 		commits++
 		if hold {
 			entered <- true

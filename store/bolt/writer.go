@@ -301,7 +301,7 @@ func (w *writer) transact(change func(*txn) error) (err error) {
 	stats := h.Stats()
 	h.NoFreelistSync = stats.FreePageN+stats.PendingPageN > w.opts.limits.freelistLong
 	w.lastTx = tx.ID()
-	w.opts.BeforeSync()
+	w.opts.BeforeSync(2) // of the pages, then of the root
 	if err := tx.Commit(); err != nil {
 		if isFull(err) {
 			return fmt.Errorf("%w: %w", store.ErrFull, err)

@@ -331,7 +331,7 @@ func TestRoleThatIsToldNothing(t *testing.T) {
 }
 
 func TestRoleThatFailsTellsTheRunner(t *testing.T) {
-	hosts := Hosts{Stint: func(context.Context, string, []string, func()) (Host, error) {
+	hosts := Hosts{Stint: func(context.Context, string, []string, func(int)) (Host, error) {
 		return Host{}, errors.New("no luck")
 	}}
 	var out bytes.Buffer

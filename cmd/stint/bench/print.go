@@ -74,8 +74,8 @@ func (r *Report) notes() []string {
 		out = append(out, "the data lies in memory (tmpfs), where an fsync costs nothing: name a directory on a disk with --dir.")
 	}
 	if r.Options.SlowSync > 0 {
-		out = append(out, fmt.Sprintf("in stint-slow each fsync takes %s longer: the delay stands before a commit, twice as long, "+
-			"since each commit has two. Peers are not slowed.", r.Options.SlowSync))
+		out = append(out, fmt.Sprintf("in stint-slow each fsync takes %s longer: the delay stands before an append to the log, and twice before a commit "+
+			"of the file, which has two. Peers are not slowed.", r.Options.SlowSync))
 	}
 	if r.Options.CPUProfile != "" || r.Options.MemProfile != "" {
 		out = append(out, "the profiles are those of the last round; taking them costs some speed.")

@@ -18,8 +18,8 @@ import (
 // Hosts start what the server process of a round runs. The command line fills it in, as it knows how serve does it.
 type Hosts struct {
 	// Stint runs the broker as serve does, with its databases in dir, on a free loopback port, with a persistent queue at
-	// each address. beforeCommit, unless nil, is called before each commit of a database.
-	Stint func(ctx context.Context, dir string, addresses []string, beforeCommit func()) (Host, error)
+	// each address. beforeSync, unless nil, is called before so many syncs of a database.
+	Stint func(ctx context.Context, dir string, addresses []string, beforeSync func(syncs int)) (Host, error)
 	// NATS runs the same NATS server and no broker. config is text for its server file; it may be empty.
 	NATS func(ctx context.Context, dir, config string) (Host, error)
 }
@@ -56,13 +56,12 @@ func (s *server) ready(ctx context.Context) (event, error) {
 	return event{URL: s.host.URL}, err
 }
 
-// slowSync delays commits. The engine syncs twice in each (the pages, then the root) and asks once, so it waits twice as
-// long as one fsync is to take longer.
-func (s *server) slowSync() func() {
+// slowSync delays syncs.
+func (s *server) slowSync() func(int) {
 	if s.SlowSync == 0 {
 		return nil
 	}
-	return func() { <-time.After(2 * s.SlowSync) }
+	return func(syncs int) { <-time.After(time.Duration(syncs) * s.SlowSync) }
 }
 
 func (s *server) startRelay(ctx context.Context) error {
