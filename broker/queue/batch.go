@@ -40,6 +40,7 @@ func (q *Queue) Take(now time.Time) *Batch {
 	}
 	q.now = now
 	q.endHopes()
+	q.lastBytes = q.dirtyBytes
 	b := &Batch{Ops: q.spareOps, changes: q.spareChanges}
 	q.spareOps, q.spareChanges = nil, nil
 	b.Ops = slices.Grow(b.Ops, len(q.dirty)+len(q.regChanges)+len(q.replyPuts)+len(q.replyDrops)+len(q.extra))
@@ -178,7 +179,7 @@ func (q *Queue) committed(err error) {
 		return
 	}
 	if len(b.Ops) > 0 {
-		q.flow.wrote(q.now.Sub(q.lastTake))
+		q.flow.wrote(q.lastBytes, q.now.Sub(q.lastTake))
 		q.lastDone, q.lastSize = q.now, len(b.Ops)
 	}
 	if err != nil {

@@ -10,8 +10,8 @@ const (
 	// pace is the least time between two batches while answers flow: what has to be written shares a commit.
 	pace = 2 * time.Millisecond
 	// Answers flow while there are flowAnswers in flowWindow.
-	flowWindow  = 5 * time.Millisecond
-	flowAnswers = 20
+	flowWindow  = 20 * time.Millisecond
+	flowAnswers = 80
 	// dropPace is how long after the last batch one leaves that only removes replies which their senders have.
 	dropPace = 20 * time.Millisecond
 	// crowd is how many changes a batch has at least after which the next one waits for half as many, for as long as a write
@@ -19,11 +19,12 @@ const (
 	crowd      = 16
 	maxCompany = time.Millisecond
 	// A new item is not written at once if items are usually answered within quickAlone of their arrival, which the disk takes
-	// too, or, while answers flow, within quickAnswer or as soon as the disk: then its notice does not come later than those
-	// that wait for a write. It waits for maxHope at most.
+	// too, or, while answers flow, within quickAnswer or as soon as the disk would have what is in memory: then its notice does not
+	// come later than those that wait for a write. It waits for maxHope at most. An average counts nothing beyond maxUsual.
 	quickAlone  = time.Millisecond
 	quickAnswer = 4 * time.Millisecond
-	maxHope     = 30 * time.Millisecond
+	maxHope     = 100 * time.Millisecond
+	maxUsual    = time.Second
 )
 
 // Flow is how busy queues are that share a goroutine and a database. Its zero value is idle.
@@ -31,6 +32,7 @@ type Flow struct {
 	now, last int // answers since since, and in the window before
 	since     time.Time
 	write     time.Duration // what a batch usually takes from Take to its result
+	bytes     int64         // of the items in a batch, usually
 }
 
 // answered notes an answer.
@@ -50,7 +52,18 @@ func (f *Flow) on(now time.Time) bool {
 }
 
 // wrote notes what a batch took.
-func (f *Flow) wrote(took time.Duration) { f.write += (took - f.write) / 16 }
+func (f *Flow) wrote(bytes int, took time.Duration) {
+	f.write += (took - f.write) / 16
+	f.bytes += (int64(bytes) - f.bytes) / 16
+}
+
+// writing is about how long it takes to write so many bytes.
+func (f *Flow) writing(bytes int) time.Duration {
+	if int64(bytes) <= f.bytes || f.bytes == 0 {
+		return f.write
+	}
+	return time.Duration(float64(f.write) * float64(bytes) / float64(f.bytes))
+}
 
 // hopes are items, oldest first, that are written only if they are not answered soon: nothing of them is on disk and their
 // senders have been told nothing. Entries that no longer hope stay until they are met.
@@ -95,7 +108,7 @@ func (q *Queue) arrive(it *item) {
 // patience is how long a new item waits for its answer before it is written; 0: not at all, for the usual answer takes longer,
 // or none has come yet.
 func (q *Queue) patience() time.Duration {
-	if q.usual <= quickAlone || q.usual <= max(quickAnswer, q.flow.write) && q.flow.on(q.now) {
+	if q.usual <= quickAlone || q.usual <= max(quickAnswer, q.flow.writing(q.memBytes)) && q.flow.on(q.now) {
 		return min(3*q.usual, maxHope)
 	}
 	return 0
@@ -175,7 +188,7 @@ func (q *Queue) companyUntil() time.Time {
 func (q *Queue) answered(it *item) {
 	q.flow.answered(q.now)
 	if it.arrived.IsZero() {
-		q.took(maxHope)
+		q.took(maxUsual)
 		return
 	}
 	q.took(q.now.Sub(it.arrived))
@@ -183,7 +196,7 @@ func (q *Queue) answered(it *item) {
 
 // took is a moving average, of times that are all more than 0.
 func (q *Queue) took(t time.Duration) {
-	t = max(min(t, maxHope), time.Microsecond)
+	t = max(min(t, maxUsual), time.Microsecond)
 	if q.usual == 0 {
 		q.usual = t
 		return

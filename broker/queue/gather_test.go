@@ -134,7 +134,7 @@ func TestAStopWritesWhatHopes(t *testing.T) {
 func TestAFlowOfAnswersSetsThePace(t *testing.T) {
 	w := usually(t)
 	w.register("p1", 100)
-	for n := range 30 {
+	for n := range flowAnswers + 1 {
 		w.send(fmt.Sprintf("n%d", n))
 		w.advance(2 * quickAnswer)
 	}
@@ -145,12 +145,12 @@ func TestAFlowOfAnswersSetsThePace(t *testing.T) {
 	w.do(answers...)
 	w.said = nil
 	w.send("s2")
-	w.answer("n25", 1, "x")
+	w.answer(fmt.Sprintf("n%d", flowAnswers), 1, "x")
 	w.want("p1: work s2 #1")
 	w.advance(pace - time.Microsecond)
 	w.want()
 	w.advance(time.Microsecond)
-	w.want("a.s2: accepted s2", "r.n25: final x")
+	w.want("a.s2: accepted s2", fmt.Sprintf("r.n%d: final x", flowAnswers))
 }
 
 // A sender that waits for each reply before it sends again needs no disk, however long it goes on. Only the record of the
@@ -244,26 +244,44 @@ func TestARegistrationDoesNotWaitForAHope(t *testing.T) {
 	w.want("p1: work s2 #1", "reg.p2: ok")
 }
 
-// A hope ends in its time, though what has to be written would wait longer for the pace.
-func TestAHopeIsNotDrawnOutByThePace(t *testing.T) {
+// A hope ends in its time, though what has to be written would wait longer.
+func TestAHopeIsNotDrawnOut(t *testing.T) {
 	w := usually(t)
-	w.register("p1", 100)
-	w.send("slow")
-	w.advance(quickAnswer)
-	for n := range 2 * flowAnswers {
-		name := fmt.Sprintf("n%d", n)
-		w.send(name)
-		w.advance(50 * time.Microsecond)
-		w.answer(name, 1, "x")
-	}
-	w.advance(pace)
-	patience := w.q.patience()
-	w.send("slower")
-	w.advance(patience) // a batch
-	w.said = nil
-	w.answer("slow", 1, "x")
 	w.send("s2")
-	w.want("p1: work s2 #1")
-	w.advance(w.q.patience())
-	w.want("a.s2: accepted s2", "r.slow: final x")
+	w.q.lastTake = w.now
+	w.q.replyDrops = append(w.q.replyDrops, 1)
+	if got, want := w.q.gatherUntil().Sub(w.now), w.q.patience(); got != want || want >= dropPace {
+		t.Errorf("the next batch waits for %v, the item for %v", got, want)
+	}
+}
+
+func TestPatience(t *testing.T) {
+	const ms = time.Millisecond
+	for _, c := range []struct {
+		name         string
+		usual, write time.Duration
+		written, mem int
+		flows        bool
+		want         time.Duration
+	}{
+		{"nothing is known", 0, 0, 0, 0, true, 0},
+		{"alone and quick", ms, 0, 0, 0, false, 3 * ms},
+		{"alone", ms + 1, 10 * ms, 100, 100, false, 0},
+		{"flow", quickAnswer, 0, 0, 0, true, 3 * quickAnswer},
+		{"slow flow", quickAnswer + 1, ms, 100, 100, true, 0},
+		{"as slow as the disk", 9 * ms, 9 * ms, 100, 50, true, 27 * ms},
+		{"the disk has more to write", 18 * ms, 9 * ms, 100, 200, true, 54 * ms},
+		{"slower than the disk with that", 18*ms + 1, 9 * ms, 100, 200, true, 0},
+		{"much to write", 90 * ms, 9 * ms, 100, 1000, true, maxHope},
+	} {
+		q := testWorld(t, Config{}).q
+		q.usual, q.memBytes = c.usual, c.mem
+		*q.flow = Flow{write: c.write, bytes: int64(c.written), since: q.now}
+		if c.flows {
+			q.flow.now = flowAnswers
+		}
+		if got := q.patience(); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
 }

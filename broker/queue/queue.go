@@ -159,9 +159,11 @@ type Queue struct {
 	// What the gathering of a batch goes by; see gatherUntil.
 	flow     *Flow
 	lastTake time.Time
-	lastDone time.Time     // when a batch was written
-	lastSize int           // of it, in changes
-	usual    time.Duration // from an item's arrival to its answer; 0: none has come
+	lastDone time.Time // when a batch was written
+	lastSize int       // of it, in changes
+	// lastBytes are those of the items in the last batch that was taken.
+	lastBytes int
+	usual     time.Duration // from an item's arrival to its answer; 0: none has come
 	// spareOps and spareChanges are the memory of an earlier batch.
 	spareOps     []store.Op
 	spareChanges []change
