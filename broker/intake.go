@@ -46,6 +46,7 @@ type inlet struct {
 	intake *intake
 	a      *actor
 	cfg    *queue.Config
+	good   [2]string // the last reply and accept subject that were checked: senders use one for many items
 
 	backlog fifo.List[queue.Event] // for the mailbox, which is full
 	bytes   int64                  // of the bodies in it
@@ -175,12 +176,14 @@ func (in *inlet) busy() *wire.Error {
 
 // checkTargets empties the subjects of a send that the broker may not publish to, and adds an error for the first.
 func (in *inlet) checkTargets(reply, accepted *string, err *wire.Error) *wire.Error {
-	for _, subject := range [...]*string{reply, accepted} {
-		if *subject == "" {
+	for i, subject := range [...]*string{reply, accepted} {
+		if *subject == "" || *subject == in.good[i] {
 			continue
 		}
 		if e := wire.CheckTarget(*subject, in.own, in.cfg.ReplySubjects); e != nil {
 			*subject, err = "", first(err, e)
+		} else {
+			in.good[i] = *subject
 		}
 	}
 	return err

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -154,20 +155,32 @@ func checkReady(q *Queue) error {
 // checkLeases: current and late leases, the heap of deadlines and the list by age agree.
 func checkLeases(q *Queue) error {
 	for i, l := range q.ends.h {
-		if l.at != i || i > 0 && l.deadline.Before(q.ends.h[(i-1)/2].deadline) {
+		if l.inLine || l.at != i || i > 0 && l.deadline.Before(q.ends.h[(i-1)/2].deadline) {
 			return fmt.Errorf("the heap of deadlines is broken at %d", i)
 		}
 		if l.it == nil && q.late[l.key] != l {
 			return fmt.Errorf("lease %v has a deadline, but is neither current nor late", l.key)
 		}
 	}
+	var ahead *lease
+	for l := q.ends.head; l != nil; ahead, l = l, l.behind {
+		if !l.inLine || l.at >= 0 || l.ahead != ahead || ahead != nil && l.deadline.Before(ahead.deadline) {
+			return fmt.Errorf("the line of deadlines is broken at lease %v", l.key)
+		}
+		if l.it == nil && q.late[l.key] != l {
+			return fmt.Errorf("lease %v is in line, but is neither current nor late", l.key)
+		}
+	}
+	if q.ends.tail != ahead {
+		return errors.New("the line of deadlines has another end")
+	}
 	for id, it := range q.items {
-		if l := it.lease; l != nil && (l.it != it || l.at < 0 || l.key != leaseKey{id, it.rec.Deliveries}) {
+		if l := it.lease; l != nil && (l.it != it || !l.listed() || l.key != leaseKey{id, it.rec.Deliveries}) {
 			return fmt.Errorf("lease %v of item %x (delivery %d) has index %d in the deadlines", l.key, id, it.rec.Deliveries, l.at)
 		}
 	}
 	for k, l := range q.late {
-		if l.key != k || l.it != nil || l.aged || l.reg.removed && l.at < 0 {
+		if l.key != k || l.it != nil || l.aged || l.reg.removed && !l.listed() {
 			return fmt.Errorf("late lease %v is kept as %v", l.key, k)
 		}
 	}

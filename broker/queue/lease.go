@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"container/heap"
 	"time"
 
 	"stint/store"
@@ -24,7 +23,7 @@ type lease struct {
 	started  time.Time
 	deadline time.Time
 	timeout  time.Duration
-	at       int // index in q.ends, -1: not there
+	inEnds
 
 	talkN  uint32 // number of the last turn given to the sender
 	turnTo string // where the sender's turn is to go; empty: none awaited
@@ -109,7 +108,7 @@ func (q *Queue) timeoutOf(it *item) time.Duration {
 
 func (q *Queue) startLease(it *item, r *registration, timeout time.Duration) *lease {
 	l := &lease{
-		key: leaseKey{it.id(), it.rec.Deliveries}, it: it, reg: r, at: -1,
+		key: leaseKey{it.id(), it.rec.Deliveries}, it: it, reg: r, inEnds: inEnds{at: -1},
 		started: q.now, timeout: timeout, deadline: q.now.Add(timeout),
 	}
 	it.phase, it.lease = leased, l
@@ -227,51 +226,4 @@ func (s *leaseList) remove(l *lease) {
 		s.tail = l.older
 	}
 	l.older, l.newer, l.aged = nil, nil, false
-}
-
-// deadlines is a heap of leases by deadline.
-type deadlines struct{ h leaseHeap }
-
-func (d *deadlines) first() *lease {
-	if len(d.h) == 0 {
-		return nil
-	}
-	return d.h[0]
-}
-
-func (d *deadlines) push(l *lease) { heap.Push(&d.h, l) }
-
-func (d *deadlines) move(l *lease, to time.Time) {
-	l.deadline = to
-	heap.Fix(&d.h, l.at)
-}
-
-func (d *deadlines) remove(l *lease) {
-	if l.at >= 0 {
-		heap.Remove(&d.h, l.at)
-	}
-}
-
-type leaseHeap []*lease
-
-func (h leaseHeap) Len() int           { return len(h) }
-func (h leaseHeap) Less(i, j int) bool { return h[i].deadline.Before(h[j].deadline) }
-func (h leaseHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].at, h[j].at = i, j
-}
-
-func (h *leaseHeap) Push(x any) {
-	l := x.(*lease)
-	l.at = len(*h)
-	*h = append(*h, l)
-}
-
-func (h *leaseHeap) Pop() any {
-	old := *h
-	l := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	l.at = -1
-	return l
 }

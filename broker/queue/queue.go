@@ -239,8 +239,11 @@ func (q *Queue) Step(now time.Time, ev Event, out *Out) {
 		for _, id := range e.Items {
 			q.finalSettled(Settled{Item: id, Delivered: e.Delivered})
 		}
-	case Settled:
+	case Settled: // frees room in memory, and nothing else
 		q.finalSettled(e)
+		q.page()
+		q.out = nil
+		return
 	case Committed:
 		q.committed(e.Err)
 	case *Registered:

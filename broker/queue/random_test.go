@@ -428,7 +428,7 @@ func (s *storm) atRest() bool {
 func (s *storm) empty() {
 	q := s.q
 	sizes := []int{
-		len(q.items), q.memBytes, q.ready.len(), q.spilled, len(q.leaving), len(q.late), len(q.ends.h), len(q.replies),
+		len(q.items), q.memBytes, q.ready.len(), q.spilled, len(q.leaving), len(q.late), q.ends.len(), len(q.replies),
 		len(q.sent), q.keptLive, len(q.recent), len(q.dirty), len(q.extra), q.counts.Dedup, len(s.m.dedup), len(s.m.leases),
 	}
 	for i, n := range sizes {
