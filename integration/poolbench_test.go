@@ -21,9 +21,13 @@ import (
 	"stint/wire"
 )
 
-// benchRounds is in how many parts a benchmark that compares does its items: the things compared take turns, so that what else
-// the machine does at a time is with all of them, and medians count.
-const benchRounds = 5
+// The things that a benchmark compares take turns, so that what else the machine does at a time is with all of them, and medians
+// count. A round is b.N items, and of processes, which take longer, a hundredth of it.
+const (
+	benchRounds = 3
+	execRounds  = 5
+	execShare   = 100
+)
 
 // poolBench is a broker with a pool and a sender, all processes of their own.
 type poolBench struct {
@@ -95,13 +99,12 @@ func BenchmarkPool(b *testing.B) {
 func benchBeside(b *testing.B, peer *original, start func(*harness.Broker) *harness.Command) {
 	p := newPoolBench(b, start)
 	defer p.close()
-	items := max(b.N/benchRounds, 1)
 	var ours, theirs []float64
 	b.ResetTimer()
 	for range benchRounds {
-		ours = append(ours, rate(items, p.sender.send))
+		ours = append(ours, rate(b.N, p.sender.send))
 		if peer != nil {
-			theirs = append(theirs, peer.rate(b, items))
+			theirs = append(theirs, peer.rate(b, b.N))
 		}
 	}
 	b.StopTimer()
@@ -166,9 +169,6 @@ func (o *original) rate(b *testing.B, items int) float64 {
 	return 0
 }
 
-// execShare is how many items of the other benchmarks take as long as a process.
-const execShare = 20
-
 // BenchmarkPoolExec is a process for each item, in turns with the machine's own rate of starting one from Go: as many loops as
 // the pool has children, each of which runs /bin/true and waits for it. forkexec/s is with nothing more, piped/s with the body
 // as its input and what it writes read, as the pool does. The other figures are processor time per item.
@@ -186,11 +186,11 @@ func benchExec(b *testing.B, children, ahead int) {
 			"--children", strconv.Itoa(children), "--ahead", strconv.Itoa(ahead), "--", "/bin/true")
 	})
 	defer p.close()
-	items := max(b.N/execShare/benchRounds, 1)
+	items := max(b.N/execShare, 1)
 	var bare, piped, pool []float64
 	spent := usage{}
 	b.ResetTimer()
-	for range benchRounds {
+	for range execRounds {
 		bare = append(bare, rate(items, func(n int) { forkExec(b, n, children, false) }))
 		before := p.usage()
 		pool = append(pool, rate(items, p.sender.send))
@@ -205,7 +205,7 @@ func benchExec(b *testing.B, children, ahead int) {
 	b.ReportMetric(median(pool)/median(bare), "of-forkexec")
 	b.ReportMetric(median(pool)/median(piped), "of-piped")
 	for name, time := range spent {
-		b.ReportMetric(float64(time.Microseconds())/float64(benchRounds*items), "µs-"+name)
+		b.ReportMetric(float64(time.Microseconds())/float64(execRounds*items), "µs-"+name)
 	}
 }
 
