@@ -39,7 +39,7 @@ type lease struct {
 
 // dispatch gives out work while items wait and registrations have room.
 func (q *Queue) dispatch() {
-	if q.stopping || q.broken {
+	if q.stopping || q.broken || q.ready.peek() == nil {
 		return
 	}
 	for {
