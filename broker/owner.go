@@ -82,7 +82,7 @@ func (o *owner) run() {
 		o.uses = 0
 		select {
 		case l := <-o.mail:
-			runtime.Gosched()
+			runtime.Gosched() // the intake is often about to send more, and a round for one costs as much as for many
 			o.receive(l)
 		case c := <-o.commits:
 			c.of.committed(c.err)
