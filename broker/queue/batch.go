@@ -126,7 +126,7 @@ func (q *Queue) opsOf(b *Batch, it *item, c *change) {
 			b.Ops = append(b.Ops, q.itemOp(store.OpMove, it))
 			it.leaseStored = false
 		}
-	case it.leaseStored && (it.lease == nil || it.lease.aged): // the one on record has ended
+	case it.leaseStored && (it.lease == nil || it.lease.isIn(byAge)): // the one on record has ended
 		b.Ops = append(b.Ops, store.Op{Kind: store.OpDeleteLease, ID: it.id()})
 		it.leaseStored = false
 	}
@@ -267,6 +267,6 @@ func (q *Queue) changeFailed(c *change, err error) {
 		return
 	}
 	it.accepts = append(c.accepts, it.accepts...)
-	it.leaseDue = it.lease != nil && q.opt.Persistent && !it.lease.aged
+	it.leaseDue = it.lease != nil && q.opt.Persistent && !it.lease.isIn(byAge)
 	q.touch(it)
 }

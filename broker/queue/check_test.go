@@ -155,7 +155,7 @@ func checkReady(q *Queue) error {
 // checkLeases: current and late leases, the heap of deadlines and the list by age agree.
 func checkLeases(q *Queue) error {
 	for i, l := range q.ends.h {
-		if l.inLine || l.at != i || i > 0 && l.deadline.Before(q.ends.h[(i-1)/2].deadline) {
+		if l.isIn(inLine) || l.at != i || i > 0 && l.deadline.Before(q.ends.h[(i-1)/2].deadline) {
 			return fmt.Errorf("the heap of deadlines is broken at %d", i)
 		}
 		if l.it == nil && q.late[l.key] != l {
@@ -163,30 +163,30 @@ func checkLeases(q *Queue) error {
 		}
 	}
 	var ahead *lease
-	for l := q.ends.head; l != nil; ahead, l = l, l.behind {
-		if !l.inLine || l.at >= 0 || l.ahead != ahead || ahead != nil && l.deadline.Before(ahead.deadline) {
+	for l := q.ends.line.head; l != nil; ahead, l = l, l.links[inLine].newer {
+		if !l.isIn(inLine) || l.at >= 0 || l.links[inLine].older != ahead || ahead != nil && l.deadline.Before(ahead.deadline) {
 			return fmt.Errorf("the line of deadlines is broken at lease %v", l.key)
 		}
 		if l.it == nil && q.late[l.key] != l {
 			return fmt.Errorf("lease %v is in line, but is neither current nor late", l.key)
 		}
 	}
-	if q.ends.tail != ahead {
+	if q.ends.line.tail != ahead {
 		return errors.New("the line of deadlines has another end")
 	}
 	for id, it := range q.items {
-		if l := it.lease; l != nil && (l.it != it || !l.listed() || l.key != leaseKey{id, it.rec.Deliveries}) {
+		if l := it.lease; l != nil && (l.it != it || !q.ends.has(l) || l.key != leaseKey{id, it.rec.Deliveries}) {
 			return fmt.Errorf("lease %v of item %x (delivery %d) has index %d in the deadlines", l.key, id, it.rec.Deliveries, l.at)
 		}
 	}
 	for k, l := range q.late {
-		if l.key != k || l.it != nil || l.aged || l.reg.removed && !l.listed() {
+		if l.key != k || l.it != nil || l.isIn(byAge) || l.reg.removed && !q.ends.has(l) {
 			return fmt.Errorf("late lease %v is kept as %v", l.key, k)
 		}
 	}
 	var before *lease
-	for l := q.byAge.head; l != nil; before, l = l, l.newer {
-		if !l.aged || l.it == nil || l.older != before || before != nil && l.started.Before(before.started) {
+	for l := q.byAge.head; l != nil; before, l = l, l.links[byAge].newer {
+		if !l.isIn(byAge) || l.it == nil || l.links[byAge].older != before || before != nil && l.started.Before(before.started) {
 			return fmt.Errorf("the list by age is broken at %v", l.key)
 		}
 	}
@@ -450,6 +450,18 @@ func settingAside(q *Queue) int {
 		if ops[i].Kind == store.OpSetAside {
 			n++
 		}
+	}
+	return n
+}
+
+// has says whether a lease is among them.
+func (d *deadlines) has(l *lease) bool { return l.isIn(inLine) || l.at >= 0 }
+
+// len counts them.
+func (d *deadlines) len() int {
+	n := len(d.h)
+	for l := d.line.head; l != nil; l = l.links[inLine].newer {
+		n++
 	}
 	return n
 }

@@ -23,7 +23,7 @@ type lease struct {
 	started  time.Time
 	deadline time.Time
 	timeout  time.Duration
-	inEnds
+	at       int // index in the heap of q.ends; -1: it is not there
 
 	talkN  uint32 // number of the last turn given to the sender
 	turnTo string // where the sender's turn is to go; empty: none awaited
@@ -31,10 +31,9 @@ type lease struct {
 
 	message uint64 // number of the message of several items that it went in; 0: it went alone
 
-	older, newer *lease // q.byAge
-	aged         bool   // in q.byAge
-	restored     bool   // from before the start
-	prev, next   *lease // registration's leases
+	links      [2]links // in q.byAge and in the line of q.ends
+	restored   bool     // from before the start
+	prev, next *lease   // registration's leases
 }
 
 // dispatch gives out work while items wait and registrations have room.
@@ -108,7 +107,7 @@ func (q *Queue) timeoutOf(it *item) time.Duration {
 
 func (q *Queue) startLease(it *item, r *registration, timeout time.Duration) *lease {
 	l := &lease{
-		key: leaseKey{it.id(), it.rec.Deliveries}, it: it, reg: r, inEnds: inEnds{at: -1},
+		key: leaseKey{it.id(), it.rec.Deliveries}, it: it, reg: r, at: -1,
 		started: q.now, timeout: timeout, deadline: q.now.Add(timeout),
 	}
 	it.phase, it.lease = leased, l
@@ -197,14 +196,31 @@ func (q *Queue) load(rec store.Record) *item {
 	return it
 }
 
-// leaseList holds current leases that are not written, oldest first.
-type leaseList struct{ head, tail *lease }
+// leaseList is a list of leases in which any one costs nothing to come or go. A lease can be in one list of each kind.
+type leaseList struct {
+	kind       listKind
+	head, tail *lease // oldest first
+}
+
+type listKind uint8
+
+const (
+	byAge  listKind = iota // q.byAge
+	inLine                 // deadlines
+)
+
+// links are a lease's neighbours in a list.
+type links struct {
+	older, newer *lease
+	in           bool
+}
+
+func (l *lease) isIn(k listKind) bool { return l.links[k].in }
 
 func (s *leaseList) push(l *lease) {
-	l.aged = true
-	l.older = s.tail
+	l.links[s.kind] = links{older: s.tail, in: true}
 	if s.tail != nil {
-		s.tail.newer = l
+		s.tail.links[s.kind].newer = l
 	} else {
 		s.head = l
 	}
@@ -212,18 +228,19 @@ func (s *leaseList) push(l *lease) {
 }
 
 func (s *leaseList) remove(l *lease) {
-	if !l.aged {
+	x := l.links[s.kind]
+	if !x.in {
 		return
 	}
-	if l.older != nil {
-		l.older.newer = l.newer
+	if x.older != nil {
+		x.older.links[s.kind].newer = x.newer
 	} else {
-		s.head = l.newer
+		s.head = x.newer
 	}
-	if l.newer != nil {
-		l.newer.older = l.older
+	if x.newer != nil {
+		x.newer.links[s.kind].older = x.older
 	} else {
-		s.tail = l.older
+		s.tail = x.older
 	}
-	l.older, l.newer, l.aged = nil, nil, false
+	l.links[s.kind] = links{}
 }

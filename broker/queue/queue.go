@@ -191,7 +191,7 @@ type Queue struct {
 func New(opt Options, snap store.Snapshot, now time.Time) *Queue {
 	q := &Queue{
 		opt: opt, epoch: snap.Epoch, now: now, next: uint64(snap.Epoch) << store.EpochShift,
-		items: map[uint64]*item{}, regs: map[string]*registration{}, leaving: map[string]*registration{}, late: map[leaseKey]*lease{},
+		ends: newDeadlines(), items: map[uint64]*item{}, regs: map[string]*registration{}, leaving: map[string]*registration{}, late: map[leaseKey]*lease{},
 		replies: map[uint64]*reply{}, recent: map[string]*item{}, notes: map[string]noted{}, aside: map[uint64]bool{},
 		counts: snap.Counts, nextDue: snap.NextDue, nextExpiry: snap.NextExpiry,
 		spilled: snap.Counts.Ready,
