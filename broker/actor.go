@@ -14,14 +14,13 @@ import (
 
 // actor is one queue: its rules, and the doing of what they say. It belongs to its owner's goroutine.
 type actor struct {
-	o       *owner
-	address string
-	cfg     queue.Config
-	q       *queue.Queue
-	st      store.Queue
-	bus     *bus
-	log     *slog.Logger
-	fail    func(error) // the broker can not go on
+	o    *owner
+	cfg  queue.Config
+	q    *queue.Queue
+	st   store.Queue
+	bus  *bus
+	log  *slog.Logger
+	fail func(error) // the broker can not go on
 
 	mailed  atomic.Int64           // letters to this actor that it has not received: added by the bus, taken off by receive
 	bytes   atomic.Int64           // of the bodies in them
@@ -39,7 +38,7 @@ type actor struct {
 }
 
 func newActor(o *owner, cfg queue.Config, q *queue.Queue, st store.Queue, log *slog.Logger, fail func(error)) *actor {
-	a := &actor{o: o, address: cfg.Address, cfg: cfg, q: q, st: st, log: log, fail: fail}
+	a := &actor{o: o, cfg: cfg, q: q, st: st, log: log, fail: fail}
 	o.actors = append(o.actors, a)
 	return a
 }
@@ -98,7 +97,7 @@ func (a *actor) lookUp(s *queue.Sent) {
 	a.o.uses = 0
 	switch {
 	case errors.Is(err, store.ErrDamaged):
-		a.log.Warn("what was remembered of a message id is damaged: the item counts as new", "queue", a.address, "id", s.MsgID, "err", err)
+		a.log.Warn("what was remembered of a message id is damaged: the item counts as new", "queue", a.cfg.Address, "id", s.MsgID, "err", err)
 	case err != nil:
 		a.unreadable("looking up a message id", err)
 	case found:
@@ -152,7 +151,7 @@ func (a *actor) perform() {
 // performRest does what adds nothing more, and empties a.out.
 func (a *actor) performRest() {
 	for _, n := range a.out.Notes {
-		a.log.Warn(n.Text, "queue", a.address, "item", formatItem(n.Item), "info", n.Info, "left_out", n.LeftOut)
+		a.log.Warn(n.Text, "queue", a.cfg.Address, "item", formatItem(n.Item), "info", n.Info, "left_out", n.LeftOut)
 	}
 	if a.out.Flush != 0 {
 		a.bus.flush(a, a.out.Flush)
@@ -174,7 +173,7 @@ func (a *actor) publish(m *queue.Msg) {
 		return
 	}
 	if m.Kind != queue.Final {
-		a.bus.publish(a.address, m)
+		a.bus.publish(a.cfg.Address, m)
 		return
 	}
 	item := m.Item
@@ -231,7 +230,7 @@ func (a *actor) unreadable(doing string, err error) {
 	if errors.Is(err, store.ErrClosed) {
 		return
 	}
-	a.log.Error("the store cannot be read", "queue", a.address, "doing", doing, "err", err)
+	a.log.Error("the store cannot be read", "queue", a.cfg.Address, "doing", doing, "err", err)
 	a.fail(err)
 }
 

@@ -139,7 +139,7 @@ func (a *actor) sendWork() {
 			a.frames = wire.AppendFrame(a.frames, wire.AppendWorkKey(key[:0], g.Item, g.Attempt), g.Header, g.Body)
 		}
 		first := &w.Items[0]
-		a.bus.send(w.To, wire.LeaseSubject(a.address, first.Item, first.Attempt), wire.BatchHeader(len(w.Items)), a.frames)
+		a.bus.send(w.To, wire.LeaseSubject(a.cfg.Address, first.Item, first.Attempt), wire.BatchHeader(len(w.Items)), a.frames)
 		a.frames = a.frames[:0]
 	}
 	a.out.WorkDone()

@@ -147,7 +147,7 @@ func (b *Broker) run(o *owner) error {
 		subs, err := k.subscribe(b.bus, a)
 		b.subs = append(b.subs, subs...)
 		if err != nil {
-			return fmt.Errorf("starting queue %s: %w", a.address, err)
+			return fmt.Errorf("starting queue %s: %w", a.cfg.Address, err)
 		}
 	}
 	b.owners, b.intakes = append(b.owners, o), append(b.intakes, k)
@@ -349,7 +349,7 @@ func (b *Broker) Health() error {
 func (b *Broker) Stats() map[string]queue.Stats {
 	all := map[string]queue.Stats{}
 	for _, a := range b.actors {
-		a.o.ask(func() { all[a.address] = a.q.Stats() })
+		a.o.ask(func() { all[a.cfg.Address] = a.q.Stats() })
 	}
 	return all
 }

@@ -122,13 +122,13 @@ func (b *bus) final(a *actor, m *queue.Msg) (delivered, known bool) {
 		if !a.listens(to) {
 			return false, true
 		}
-		b.publish(a.address, m)
+		b.publish(a.cfg.Address, m)
 		return true, true
 	}
 	copied := *m
 	b.inquire(to, func(listening bool) {
 		if listening {
-			b.publish(a.address, &copied)
+			b.publish(a.cfg.Address, &copied)
 		}
 		a.post(queue.Settled{Item: copied.Item, Delivered: listening})
 	})

@@ -66,11 +66,11 @@ func (k *intake) subscribe(b *bus, a *actor) ([]*nats.Subscription, error) {
 		subject string
 		handle  func(*inlet, *nats.Msg)
 	}{
-		{wire.LeasePattern(a.address), (*inlet).onAnswer},
-		{wire.TalkPattern(a.address), (*inlet).onTalk},
-		{wire.RegisterSubject(a.address), (*inlet).onRegister},
-		{wire.UnregisterSubject(a.address), (*inlet).onUnregister},
-		{a.address, (*inlet).onSend},
+		{wire.LeasePattern(a.cfg.Address), (*inlet).onAnswer},
+		{wire.TalkPattern(a.cfg.Address), (*inlet).onTalk},
+		{wire.RegisterSubject(a.cfg.Address), (*inlet).onRegister},
+		{wire.UnregisterSubject(a.cfg.Address), (*inlet).onUnregister},
+		{a.cfg.Address, (*inlet).onSend},
 	} {
 		sub, err := b.nc.ChanSubscribe(h.subject, k.flow)
 		if err != nil {
