@@ -3,8 +3,6 @@ package broker
 import (
 	"maps"
 
-	"github.com/nats-io/nats.go"
-
 	"stint/broker/queue"
 	"stint/wire"
 )
@@ -19,8 +17,8 @@ const batchSlack = 256
 func (b *bus) maxMessage() int { return max(1, int(b.nc.MaxPayload())-batchSlack) }
 
 // onSendBatch takes in a message of several items. err is what was found wrong with it so far.
-func (in *inlet) onSendBatch(m *nats.Msg, send wire.Send, err *wire.Error) {
-	ev := &queue.SentBatch{Reply: m.Reply, AcceptedReply: send.AcceptedReply, Bytes: len(m.Data)}
+func (in *inlet) onSendBatch(m *incoming, send wire.Send, err *wire.Error) {
+	ev := &queue.SentBatch{Reply: m.reply, AcceptedReply: send.AcceptedReply, Bytes: len(m.data)}
 	err = in.checkTargets(&ev.Reply, &ev.AcceptedReply, err)
 	if err == nil {
 		ev.Items, err = in.readItems(m, ev.Reply, send)
@@ -36,9 +34,9 @@ func (in *inlet) onSendBatch(m *nats.Msg, send wire.Send, err *wire.Error) {
 
 // readItems reads the frames of a batch. The bodies of the items are parts of the message; the keys, and where the replies
 // go, are parts of one string.
-func (in *inlet) readItems(m *nats.Msg, reply string, send wire.Send) ([]queue.BatchItem, *wire.Error) {
-	frames := wire.ReadFrames(send.Batch, m.Data)
-	shared := wire.OfItem(m.Header)
+func (in *inlet) readItems(m *incoming, reply string, send wire.Send) ([]queue.BatchItem, *wire.Error) {
+	frames := wire.ReadFrames(send.Batch, m.data)
+	shared := wire.OfItem(m.header)
 	gathered := send.Gathered
 	send.AcceptedReply, send.Batch, send.Gathered = "", "", false
 	items := make([]queue.BatchItem, 0, frames.Count())
@@ -81,14 +79,14 @@ func readFrameHeader(f *wire.Frame, s *queue.Sent, shared wire.Header) *wire.Err
 // onAnswers takes in a message with answers to several items, which came on the lease subject of the one that is given. What
 // cannot be read is a failure of its own item; where the frames break off, which items the rest was about is not known, so it is
 // that of the subject, unless it has been answered by then.
-func (in *inlet) onAnswers(m *nats.Msg, count string, item uint64, attempt uint32) {
-	frames := wire.ReadFrames(count, m.Data)
-	ev := &queue.AnsweredBatch{Bytes: len(m.Data), Answers: make([]queue.Answered, 0, frames.Count()+1)}
+func (in *inlet) onAnswers(m *incoming, count string, item uint64, attempt uint32) {
+	frames := wire.ReadFrames(count, m.data)
+	ev := &queue.AnsweredBatch{Bytes: len(m.data), Answers: make([]queue.Answered, 0, frames.Count()+1)}
 	own := false
 	for frames.Next() {
 		id, n, ok := wire.ParseWorkKey(frames.Key)
 		if !ok {
-			in.log.Debug("an answer to a lease that cannot exist", "subject", m.Subject, "key", string(frames.Key))
+			in.log.Debug("an answer to a lease that cannot exist", "subject", m.subject, "key", string(frames.Key))
 			continue
 		}
 		own = own || id == item && n == attempt
@@ -100,7 +98,7 @@ func (in *inlet) onAnswers(m *nats.Msg, count string, item uint64, attempt uint3
 		ev.Answers = append(ev.Answers, queue.Answered{Item: id, Attempt: n, Header: h, Answer: ans})
 	}
 	if err := frames.Err(); err != nil {
-		in.log.Debug("a message of answers cannot be read to its end", "subject", m.Subject, "err", err)
+		in.log.Debug("a message of answers cannot be read to its end", "subject", m.subject, "err", err)
 		if !own {
 			ev.Answers = append(ev.Answers, queue.Answered{Item: item, Attempt: attempt, Answer: unreadable(err)})
 		}
@@ -108,7 +106,7 @@ func (in *inlet) onAnswers(m *nats.Msg, count string, item uint64, attempt uint3
 	ev.Bytes += itemMemory * len(ev.Answers)
 	if !in.post(ev) {
 		in.log.Warn("answers were dropped, their queue is too busy: the items are given out again after the process timeout",
-			"subject", m.Subject, "answers", len(ev.Answers))
+			"subject", m.subject, "answers", len(ev.Answers))
 		return
 	}
 	in.acknowledge(m)

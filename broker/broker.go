@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"stint/broker/queue"
+	"stint/internal/tap"
 	"stint/store"
 	"stint/wire"
 )
@@ -66,7 +67,7 @@ type Broker struct {
 	actors  []*actor
 	owners  []*owner  // that run
 	intakes []*intake // likewise
-	subs    []*nats.Subscription
+	tap     *tap.Tap  // of the connection; nil: it has none
 	failed  chan error
 	ctx     context.Context // ends with Stop
 	cancel  context.CancelFunc
@@ -120,12 +121,8 @@ func (b *Broker) start() error {
 			return fmt.Errorf("starting queue %s: %w", qo.Address, err)
 		}
 	}
-	for _, d := range b.dbs {
-		for _, o := range d.owners {
-			if err := b.run(o); err != nil {
-				return err
-			}
-		}
+	if err := b.run(); err != nil {
+		return err
 	}
 	b.opt.Conn.SetClosedHandler(func(nc *nats.Conn) {
 		if b.ctx.Err() == nil {
@@ -140,19 +137,36 @@ func (b *Broker) start() error {
 	return nil
 }
 
-// run sets an owner to work.
-func (b *Broker) run(o *owner) error {
-	k := newIntake(o)
-	for _, a := range o.actors {
-		subs, err := k.subscribe(b.bus, a)
-		b.subs = append(b.subs, subs...)
-		if err != nil {
-			return fmt.Errorf("starting queue %s: %w", a.cfg.Address, err)
+// run subscribes and sets the owners to work. What the tap takes is settled before anything is subscribed to, so that no
+// message overtakes another by another way.
+func (b *Broker) run() error {
+	var intakes []*intake
+	for _, d := range b.dbs {
+		for _, o := range d.owners {
+			k := newIntake(o)
+			for _, a := range o.actors {
+				k.add(b.bus, a)
+			}
+			intakes = append(intakes, k)
 		}
 	}
-	b.owners, b.intakes = append(b.owners, o), append(b.intakes, k)
-	go o.run()
-	go k.run()
+	if t, ok := b.opt.Conn.Opts.CustomDialer.(*tap.Tap); ok {
+		b.tap = t
+		t.Take(finder(intakes))
+	}
+	for _, k := range intakes {
+		if err := k.subscribe(b.opt.Conn); err != nil {
+			for _, k := range intakes {
+				k.close()
+			}
+			return err
+		}
+	}
+	for _, k := range intakes {
+		b.owners, b.intakes = append(b.owners, k.o), append(b.intakes, k)
+		go k.o.run()
+		go k.run()
+	}
 	return nil
 }
 
@@ -369,8 +383,8 @@ func (b *Broker) Stop(ctx context.Context) error {
 	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), lastWrites)
 	defer cancelLast()
 	b.wait(last, (*queue.Queue).Settled)
-	for _, s := range b.subs {
-		s.Unsubscribe() // a closed connection has none left
+	for _, k := range b.intakes {
+		k.unsubscribe()
 	}
 	<-b.stopWatch()
 	return b.close()
@@ -398,6 +412,9 @@ func (b *Broker) wait(ctx context.Context, so func(*queue.Queue) bool) {
 
 // close ends the owners and closes the databases.
 func (b *Broker) close() error {
+	if b.tap != nil {
+		b.tap.Take(nil)
+	}
 	for _, o := range b.owners {
 		close(o.quit)
 		<-o.done

@@ -15,11 +15,22 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// each runs f on a durable queue and on one in memory.
+// each runs f on a durable queue and on one in memory, and on one whose broker gets everything through its client library, as
+// it does over TLS.
 func each(t *testing.T, f func(t *testing.T, h *house, nc *nats.Conn)) {
-	for _, q := range []broker.QueueOptions{durable("test.queue"), inMemory("test.queue")} {
-		t.Run("persistor="+q.Persistor, func(t *testing.T) {
-			h := newHouse(t, q).start()
+	for _, c := range []struct {
+		name    string
+		q       broker.QueueOptions
+		library bool
+	}{
+		{"durable", durable("test.queue"), false},
+		{"in memory", inMemory("test.queue"), false},
+		{"through the library", inMemory("test.queue"), true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHouse(t, c.q)
+			h.library = c.library
+			h.start()
 			defer h.stop()
 			nc := h.connect()
 			defer nc.Close()

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"stint/broker/queue"
+	"stint/internal/tap"
 	"stint/wire"
 )
 
@@ -38,6 +39,7 @@ type bus struct {
 func ConnOptions(log *slog.Logger) []nats.Option {
 	return []nats.Option{
 		nats.Name("stint broker"),
+		nats.SetCustomDialer(&tap.Tap{}),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(100 * time.Millisecond),
 		nats.ReconnectJitter(50*time.Millisecond, 50*time.Millisecond),

@@ -9,6 +9,8 @@
 //	intake  a goroutine for each owner. It takes messages from NATS, translates, checks, and posts to the actors'
 //	        mailboxes, which share the owner's channel.
 //	bus     the broker's connection: what leaves, and what is asked of the server.
+//	tap     the way past the client library for what arrives: see package tap. Over TLS, or without a TCP connection, everything
+//	        comes through the library, and means the same.
 //	Broker  starts, watches and stops the set. Its watcher goroutine looks for processors whose subscription is gone.
 //
 // An owner's round: take the results of batches, then what waits in the mailbox, up to a bound; step each event. Then for each
@@ -21,9 +23,9 @@
 // follows from a delivery cannot leave before the reply, as with a reply by itself.
 //
 // A mailbox is bounded. When an actor's is full, what comes for it waits in front of it, with the intake; when maxBacklog waits there
-// the item is refused with code "busy": a sender is told, nothing is dropped in silence. (nats.go by itself drops what exceeds
-// a subscription's limit, without a word to the publisher. So the intake waits for nobody, and has room for the
-// messages of a tenth of a second.)
+// the item is refused with code "busy": a sender is told, nothing is dropped in silence. (What the intake has not come to waits in the
+// server, or where the library brings it in a channel with room for a tenth of a second, beyond which nats.go drops it without
+// a word to the publisher. So the intake waits for nobody.)
 //
 // Rejected: a goroutine for each queue, which was simpler. With 1,000 busy queues each woke for its items alone, and an item cost
 // eight times what it does when few wake-ups, one timer and one view of how busy things are serve all of them. And a

@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"stint/broker"
 	"stint/broker/queue"
+	"stint/internal/tap"
 	"stint/store"
 	"stint/store/bolt"
 	"stint/wire"
@@ -26,6 +28,7 @@ type house struct {
 	dir    string
 
 	outside bool // the broker is not told what the server knows
+	library bool // all that the broker gets comes through its client library
 	opt     broker.Options
 }
 
@@ -64,7 +67,7 @@ func (h *house) start() *house {
 		h.t.Fatal("NATS server not ready")
 	}
 	h.srv = srv
-	h.conn = h.connect(broker.ConnOptions(h.opt.Logger)...)
+	h.conn = h.connectBroker()
 	h.opt.Conn = h.conn
 	if !h.outside {
 		h.opt.Interest = srv.GlobalAccount().SubscriptionInterest
@@ -72,6 +75,25 @@ func (h *house) start() *house {
 	h.startBroker()
 	return h
 }
+
+// connectBroker makes the broker's connection, by way of a tap as it is over TCP.
+func (h *house) connectBroker() *nats.Conn {
+	h.t.Helper()
+	opts := broker.ConnOptions(h.opt.Logger)
+	if h.library {
+		return h.connect(opts...)
+	}
+	nc, err := nats.Connect("nats://127.0.0.1:1", append(opts, nats.SetCustomDialer(&tap.Tap{Dialer: inProcess{h.srv}}))...)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return nc
+}
+
+// inProcess dials a server in the process.
+type inProcess struct{ srv *server.Server }
+
+func (d inProcess) Dial(string, string) (net.Conn, error) { return d.srv.InProcessConn() }
 
 func (h *house) startBroker() {
 	h.t.Helper()

@@ -8,6 +8,7 @@ import (
 
 	"stint/broker/queue"
 	"stint/internal/fifo"
+	"stint/internal/tap"
 	"stint/wire"
 )
 
@@ -23,21 +24,24 @@ const (
 )
 
 // intake is the goroutine that takes messages for the queues of one owner: it translates, checks, and puts events in their
-// mailboxes. nats.go puts them all in one channel: to have it call back would take a goroutine for each subscription, five for
-// each queue, and to wake one took longer than what it did. The intake waits for nothing else, so that the channel
-// does not fill.
+// mailboxes. They come past nats.go where that can be (see package tap), else in one channel of its: to have it call back would
+// take a goroutine for each subscription, five for each queue, and to wake one took longer than what it did. The intake waits
+// for nothing else, so that neither fills.
 type intake struct {
 	o      *owner
 	flow   chan *nats.Msg
-	routes map[*nats.Subscription]route // complete before run
+	lane   *tap.Lane                    // the same, past the client library
+	routes []route                      // complete before run; their indexes are the tags of messages in the lane
+	subs   map[*nats.Subscription]route // likewise
 	late   []*inlet                     // have a backlog
 	done   chan struct{}                // closed when run has ended
 }
 
 // route is what a subscription is for.
 type route struct {
-	in     *inlet
-	handle func(*inlet, *nats.Msg)
+	subject string // or pattern
+	in      *inlet
+	handle  func(*inlet, *incoming)
 }
 
 // inlet is a queue's way in. It belongs to its intake's goroutine.
@@ -54,56 +58,72 @@ type inlet struct {
 
 func newIntake(o *owner) *intake {
 	return &intake{
-		o: o, flow: make(chan *nats.Msg, inflow), routes: map[*nats.Subscription]route{}, done: make(chan struct{}),
+		o: o, flow: make(chan *nats.Msg, inflow), lane: tap.NewLane(), subs: map[*nats.Subscription]route{}, done: make(chan struct{}),
 	}
 }
 
-// subscribe subscribes for a queue.
-func (k *intake) subscribe(b *bus, a *actor) ([]*nats.Subscription, error) {
+// add makes the routes of a queue.
+func (k *intake) add(b *bus, a *actor) {
 	in := &inlet{bus: b, intake: k, a: a, cfg: &a.cfg}
-	var subs []*nats.Subscription
-	for _, h := range []struct {
-		subject string
-		handle  func(*inlet, *nats.Msg)
-	}{
-		{wire.LeasePattern(a.cfg.Address), (*inlet).onAnswer},
-		{wire.TalkPattern(a.cfg.Address), (*inlet).onTalk},
-		{wire.RegisterSubject(a.cfg.Address), (*inlet).onRegister},
-		{wire.UnregisterSubject(a.cfg.Address), (*inlet).onUnregister},
-		{a.cfg.Address, (*inlet).onSend},
-	} {
-		sub, err := b.nc.ChanSubscribe(h.subject, k.flow)
+	k.routes = append(k.routes,
+		route{wire.LeasePattern(a.cfg.Address), in, (*inlet).onAnswer},
+		route{wire.TalkPattern(a.cfg.Address), in, (*inlet).onTalk},
+		route{wire.RegisterSubject(a.cfg.Address), in, (*inlet).onRegister},
+		route{wire.UnregisterSubject(a.cfg.Address), in, (*inlet).onUnregister},
+		route{a.cfg.Address, in, (*inlet).onSend},
+	)
+}
+
+// subscribe subscribes for all routes.
+func (k *intake) subscribe(nc *nats.Conn) error {
+	for _, r := range k.routes {
+		sub, err := nc.ChanSubscribe(r.subject, k.flow)
 		if err != nil {
-			return subs, fmt.Errorf("subscribing to %s: %w", h.subject, err)
+			return fmt.Errorf("subscribing to %s: %w", r.subject, err)
 		}
-		k.routes[sub] = route{in, h.handle}
-		subs = append(subs, sub)
+		k.subs[sub] = r
 	}
-	return subs, nil
+	return nil
+}
+
+func (k *intake) unsubscribe() {
+	for sub := range k.subs {
+		sub.Unsubscribe() // a closed connection has none left
+	}
+}
+
+// close is for an intake that never ran.
+func (k *intake) close() {
+	k.unsubscribe()
+	k.lane.Close()
 }
 
 // run is the loop. It ends with the owner.
 func (k *intake) run() {
 	defer close(k.done)
+	defer k.lane.Close()
 	retry := time.NewTimer(time.Hour)
 	defer retry.Stop()
 	for {
+		late := len(k.late)
 		select {
 		case m := <-k.flow:
-			if r, ok := k.routes[m.Sub]; ok {
-				late := len(k.late)
-				r.handle(r.in, m)
-				if late == 0 && len(k.late) > 0 {
-					retry.Reset(patience)
-				}
+			if r, ok := k.subs[m.Sub]; ok {
+				r.handle(r.in, fromLibrary(m))
 			}
+		case b := <-k.lane.C():
+			for i := range b.Messages {
+				k.take(&b.Messages[i], b.Keep)
+			}
+			b.Done()
 		case <-retry.C:
 			k.catchUp()
-			if len(k.late) > 0 {
-				retry.Reset(patience)
-			}
+			late = 0
 		case <-k.o.quit:
 			return
+		}
+		if late == 0 && len(k.late) > 0 {
+			retry.Reset(patience)
 		}
 	}
 }
@@ -144,16 +164,21 @@ func (in *inlet) post(ev queue.Event) bool {
 	return true
 }
 
-func (in *inlet) onSend(m *nats.Msg) {
-	send, err := wire.ParseSend(m.Header, m.Data)
-	if spoilt(m) {
+func (in *inlet) onSend(m *incoming) {
+	send, err := wire.ParseSend(m.header, m.data)
+	in.takeSend(m, send, err)
+}
+
+// takeSend takes in what a send asks for. err is what was found wrong with it so far.
+func (in *inlet) takeSend(m *incoming, send wire.Send, err *wire.Error) {
+	if m.spoilt {
 		err = first(err, wire.Errorf(wire.CodeBadHeader, "the item's header block cannot be read: send lines of name, colon and value"))
 	}
-	if wire.BatchCount(m.Header) != "" {
+	if wire.BatchCount(m.header) != "" {
 		in.onSendBatch(m, send, err)
 		return
 	}
-	ev := &queue.Sent{Reply: m.Reply, Header: wire.OfItem(m.Header), Body: m.Data, Send: send}
+	ev := &queue.Sent{Reply: m.reply, Header: wire.OfItem(m.header), Body: m.data, Send: send}
 	err = in.checkTargets(&ev.Reply, &ev.AcceptedReply, err)
 	if size := ev.Size(); size > in.cfg.MaxItemBytes {
 		err = first(err, in.tooLarge(size))
@@ -189,11 +214,6 @@ func (in *inlet) checkTargets(reply, accepted *string, err *wire.Error) *wire.Er
 	return err
 }
 
-// spoilt says that a message came with a header block that nats.go could not read, and left out.
-func spoilt(m *nats.Msg) bool {
-	return m.Header == nil && m.Size() > len(m.Subject)+len(m.Reply)+len(m.Data)
-}
-
 func first(a, b *wire.Error) *wire.Error {
 	if a != nil {
 		return a
@@ -210,27 +230,27 @@ func (in *inlet) refuse(accepted, reply string, err *wire.Error) {
 	}
 }
 
-func (in *inlet) onAnswer(m *nats.Msg) {
-	item, attempt, ok := wire.ParseLease(in.cfg.Address, m.Subject)
+func (in *inlet) onAnswer(m *incoming) {
+	item, attempt, ok := wire.ParseLease(in.cfg.Address, m.subject)
 	if !ok {
-		in.log.Debug("an answer to a lease that cannot exist", "subject", m.Subject)
+		in.log.Debug("an answer to a lease that cannot exist", "subject", m.subject)
 		return
 	}
-	if count := wire.BatchCount(m.Header); count != "" {
+	if count := wire.BatchCount(m.header); count != "" {
 		in.onAnswers(m, count, item, attempt)
 		return
 	}
-	ans := wire.ParseAnswer(m.Header, m.Data, m.Reply)
-	if spoilt(m) { // it may have said anything, also that the work failed
+	ans := wire.ParseAnswer(m.header, m.data, m.reply)
+	if m.spoilt { // it may have said anything, also that the work failed
 		ans = wire.Answer{Kind: wire.Failed, Code: string(wire.CodeBadHeader), Reason: "the header block of the processor's answer cannot be read"}
 	}
 	if ans.Kind == wire.Turn {
-		if e := wire.CheckTarget(m.Reply, in.own, in.cfg.ProcessorSubjects); e != nil {
+		if e := wire.CheckTarget(m.reply, in.own, in.cfg.ProcessorSubjects); e != nil {
 			ans = wire.Answer{Kind: wire.Failed, Code: string(e.Code), Reason: "the processor's own reply subject was refused: " + e.Message}
 		}
 	}
-	if !in.post(&queue.Answered{Item: item, Attempt: attempt, Header: m.Header, Reply: m.Reply, Answer: ans}) {
-		in.log.Warn("an answer was dropped, its queue is too busy: the item is given out again after the process timeout", "subject", m.Subject)
+	if !in.post(&queue.Answered{Item: item, Attempt: attempt, Header: m.header, Reply: m.reply, Answer: ans}) {
+		in.log.Warn("an answer was dropped, its queue is too busy: the item is given out again after the process timeout", "subject", m.subject)
 		return
 	}
 	if ans.Kind != wire.Turn {
@@ -239,50 +259,50 @@ func (in *inlet) onAnswer(m *nats.Msg) {
 }
 
 // acknowledge answers an answer that wants to be acknowledged, as NATS clients can send.
-func (in *inlet) acknowledge(m *nats.Msg) {
-	if m.Reply != "" && wire.CheckTarget(m.Reply, in.own, in.cfg.ProcessorSubjects) == nil {
-		in.send(m.Reply, "", nil, nil)
+func (in *inlet) acknowledge(m *incoming) {
+	if m.reply != "" && wire.CheckTarget(m.reply, in.own, in.cfg.ProcessorSubjects) == nil {
+		in.send(m.reply, "", nil, nil)
 	}
 }
 
-func (in *inlet) onTalk(m *nats.Msg) {
-	item, n, ok := wire.ParseTalk(in.cfg.Address, m.Subject)
-	if !ok || m.Header.Get("Status") != "" && len(m.Data) == 0 {
+func (in *inlet) onTalk(m *incoming) {
+	item, n, ok := wire.ParseTalk(in.cfg.Address, m.subject)
+	if !ok || len(m.header["Status"]) > 0 && len(m.data) == 0 {
 		return // not a turn, or word that the sender is away: its processor waits until the timeout
 	}
-	if m.Reply != "" {
-		if e := wire.CheckTarget(m.Reply, in.own, in.cfg.ReplySubjects); e != nil {
-			in.log.Warn("a turn of a conversation was refused", "subject", m.Subject, "reason", e.Message)
+	if m.reply != "" {
+		if e := wire.CheckTarget(m.reply, in.own, in.cfg.ReplySubjects); e != nil {
+			in.log.Warn("a turn of a conversation was refused", "subject", m.subject, "reason", e.Message)
 			return
 		}
 	}
-	if !in.post(&queue.Talked{Item: item, N: n, Header: m.Header, Body: m.Data, Reply: m.Reply}) {
-		in.sendError(m.Reply, wire.Errorf(wire.CodeBusy, "queue %s is busy: send this turn again", in.cfg.Address))
+	if !in.post(&queue.Talked{Item: item, N: n, Header: m.header, Body: m.data, Reply: m.reply}) {
+		in.sendError(m.reply, wire.Errorf(wire.CodeBusy, "queue %s is busy: send this turn again", in.cfg.Address))
 	}
 }
 
-func (in *inlet) onRegister(m *nats.Msg) {
-	reg, err := wire.ParseRegister(m.Data)
+func (in *inlet) onRegister(m *incoming) {
+	reg, err := wire.ParseRegister(m.data)
 	if err == nil {
 		err = wire.CheckTarget(reg.Processor, in.own, in.cfg.ProcessorSubjects)
 	}
-	in.registration(m, &queue.Registered{Registration: reg, Reply: m.Reply}, err)
+	in.registration(m, &queue.Registered{Registration: reg, Reply: m.reply}, err)
 }
 
-func (in *inlet) onUnregister(m *nats.Msg) {
-	processor, err := wire.ParseUnregister(m.Data)
-	in.registration(m, &queue.Unregistered{Processor: processor, Reply: m.Reply}, err)
+func (in *inlet) onUnregister(m *incoming) {
+	processor, err := wire.ParseUnregister(m.data)
+	in.registration(m, &queue.Unregistered{Processor: processor, Reply: m.reply}, err)
 }
 
-func (in *inlet) registration(m *nats.Msg, ev queue.Event, err *wire.Error) {
-	if e := wire.CheckTarget(m.Reply, in.own, nil); m.Reply != "" && e != nil {
-		in.log.Warn("a registration with a forbidden reply subject was refused", "subject", m.Subject, "reason", e.Message)
+func (in *inlet) registration(m *incoming, ev queue.Event, err *wire.Error) {
+	if e := wire.CheckTarget(m.reply, in.own, nil); m.reply != "" && e != nil {
+		in.log.Warn("a registration with a forbidden reply subject was refused", "subject", m.subject, "reason", e.Message)
 		return
 	}
 	if err == nil && !in.post(ev) {
 		err = wire.Errorf(wire.CodeBusy, "queue %s is busy: send the registration again", in.cfg.Address)
 	}
 	if err != nil {
-		in.sendError(m.Reply, err)
+		in.sendError(m.reply, err)
 	}
 }

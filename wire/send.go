@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"strings"
 	"time"
 )
@@ -64,6 +65,30 @@ func ParseSend(h Header, body []byte) (Send, *Error) {
 		return Send{AcceptedReply: r.send.AcceptedReply}, r.err
 	}
 	return r.send, nil
+}
+
+// leanHead is how the header block of a send begins that names its accept subject and nothing else.
+const leanHead = "NATS/1.0\r\n" + HeaderAcceptedReply + ": "
+
+// ParseLeanSend is ParseSend for a header block as it comes from the server, if that is empty or has nothing but
+// Stint-Accepted-Reply, in this spelling: ok is false for any other. An item of such a send has no headers of its own.
+func ParseLeanSend(block, body []byte) (s Send, err *Error, ok bool) {
+	var r sendReader
+	if len(block) > 0 {
+		value, cut := bytes.CutPrefix(block, []byte(leanHead))
+		value, end := bytes.CutSuffix(value, []byte("\r\n\r\n"))
+		if !cut || !end || len(value) == 0 || value[0] == ' ' || value[0] == '\t' || bytes.ContainsAny(value, "\r\n") {
+			return s, nil, false
+		}
+		r.fail(HeaderAcceptedReply, setAcceptedReply(&r.send, string(value)))
+	}
+	if r.send.AcceptedReply == "" {
+		r.readBody(body)
+	}
+	if r.err != nil {
+		return Send{AcceptedReply: r.send.AcceptedReply}, r.err, true
+	}
+	return r.send, nil, true
 }
 
 // sendReader gathers a Send from headers in whatever order a map gives them.
