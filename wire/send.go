@@ -58,13 +58,7 @@ func ParseSend(h Header, body []byte) (Send, *Error) {
 	case r.send.Gathered:
 		r.fail(HeaderBatchReplies, Errorf(CodeBadHeader, "header %s is for a batch: leave it out, or send one with %s", HeaderBatchReplies, HeaderBatch))
 	}
-	if r.send.AcceptedReply == "" && r.send.Batch == "" {
-		r.readBody(body)
-	}
-	if r.err != nil {
-		return Send{AcceptedReply: r.send.AcceptedReply}, r.err
-	}
-	return r.send, nil
+	return r.end(body)
 }
 
 // leanHead is how the header block of a send begins that names its accept subject and nothing else.
@@ -82,13 +76,8 @@ func ParseLeanSend(block, body []byte) (s Send, err *Error, ok bool) {
 		}
 		r.fail(HeaderAcceptedReply, setAcceptedReply(&r.send, string(value)))
 	}
-	if r.send.AcceptedReply == "" {
-		r.readBody(body)
-	}
-	if r.err != nil {
-		return Send{AcceptedReply: r.send.AcceptedReply}, r.err, true
-	}
-	return r.send, nil, true
+	s, err = r.end(body)
+	return s, err, true
 }
 
 // sendReader gathers a Send from headers in whatever order a map gives them.
@@ -159,6 +148,17 @@ func (r *sendReader) checkBatch() {
 	if r.send.MsgID != "" {
 		r.fail(HeaderMsgID, Errorf(CodeBadHeader, "header %s stands on a batch: give each item its own, in the header block of its frame", HeaderMsgID))
 	}
+}
+
+// end gives what was read, once the headers are through.
+func (r *sendReader) end(body []byte) (Send, *Error) {
+	if r.send.AcceptedReply == "" && r.send.Batch == "" {
+		r.readBody(body)
+	}
+	if r.err != nil {
+		return Send{AcceptedReply: r.send.AcceptedReply}, r.err
+	}
+	return r.send, nil
 }
 
 func (r *sendReader) readBody(body []byte) {

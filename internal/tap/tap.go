@@ -229,18 +229,16 @@ func (c *conn) next() bool {
 	if len(b) < c.need {
 		return false
 	}
-	find := c.tap.find.Load()
-	if find == nil {
-		c.passOn(c.need)
-		return true
+	var lane *Lane
+	if find := c.tap.find.Load(); find != nil {
+		lane, m.Tag = (*find)(m.Subject)
 	}
-	lane, tag := (*find)(m.Subject)
 	if lane == nil {
 		c.passOn(c.need)
 		return true
 	}
 	body := b[at+1 : at+1+size : at+1+size]
-	m.Tag, m.Header, m.Data = tag, body[:head:head], body[head:]
+	m.Header, m.Data = body[:head:head], body[head:]
 	c.put(lane, m)
 	c.start += c.need
 	c.need = 0
