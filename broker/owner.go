@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"stint/broker/queue"
+	"stint/internal/agenda"
 )
 
 const (
@@ -224,49 +225,32 @@ func (o *owner) ask(f func()) {
 }
 
 // alarms is a heap of actors by when they want to be woken.
-type alarms []*actor
+type alarms struct{ h agenda.Heap[*actor] }
 
-func (h alarms) first() *actor {
-	if len(h) == 0 {
+func (l *alarms) first() *actor {
+	if len(l.h) == 0 {
 		return nil
 	}
-	return h[0]
+	return l.h[0]
 }
 
 // set changes when an actor is woken; the zero time: not at all.
-func (h *alarms) set(a *actor, t time.Time) {
+func (l *alarms) set(a *actor, t time.Time) {
 	before := a.wake
 	a.wake = t
 	switch {
 	case t.Equal(before):
 	case t.IsZero():
-		heap.Remove(h, a.alarm)
+		heap.Remove(&l.h, a.alarm)
 	case before.IsZero():
-		heap.Push(h, a)
+		heap.Push(&l.h, a)
 	default:
-		heap.Fix(h, a.alarm)
+		heap.Fix(&l.h, a.alarm)
 	}
 }
 
-func (h alarms) Len() int           { return len(h) }
-func (h alarms) Less(i, j int) bool { return h[i].wake.Before(h[j].wake) }
-func (h alarms) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].alarm, h[j].alarm = i, j
-}
+// When implements agenda.Entry.
+func (a *actor) When() time.Time { return a.wake }
 
-// Push is for package heap.
-func (h *alarms) Push(x any) {
-	a := x.(*actor)
-	a.alarm = len(*h)
-	*h = append(*h, a)
-}
-
-// Pop is for package heap.
-func (h *alarms) Pop() any {
-	old := *h
-	a := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	return a
-}
+// Index implements agenda.Entry.
+func (a *actor) Index() *int { return &a.alarm }

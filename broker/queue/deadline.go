@@ -3,13 +3,15 @@ package queue
 import (
 	"container/heap"
 	"time"
+
+	"stint/internal/agenda"
 )
 
 // deadlines are leases by deadline. Nearly all have the same timeout, so that each new one ends last: those stand in line, where
 // it costs nothing to come or go. The others are in a heap.
 type deadlines struct {
 	line leaseList
-	h    leaseHeap
+	h    agenda.Heap[*lease]
 }
 
 func newDeadlines() deadlines { return deadlines{line: leaseList{kind: inLine}} }
@@ -47,26 +49,8 @@ func (d *deadlines) remove(l *lease) {
 	d.line.remove(l)
 }
 
-type leaseHeap []*lease
+// When implements agenda.Entry.
+func (l *lease) When() time.Time { return l.deadline }
 
-func (h leaseHeap) Len() int           { return len(h) }
-func (h leaseHeap) Less(i, j int) bool { return h[i].deadline.Before(h[j].deadline) }
-func (h leaseHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].at, h[j].at = i, j
-}
-
-func (h *leaseHeap) Push(x any) {
-	l := x.(*lease)
-	l.at = len(*h)
-	*h = append(*h, l)
-}
-
-func (h *leaseHeap) Pop() any {
-	old := *h
-	l := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	l.at = -1
-	return l
-}
+// Index implements agenda.Entry.
+func (l *lease) Index() *int { return &l.at }
