@@ -3,6 +3,7 @@ package bolt
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -289,6 +290,7 @@ func (f *front) changeOver() {
 func (f *front) startRound() {
 	file := 1 - f.active.Load()
 	r := &round{each: f.logs[file].Groups, last: f.last[file], live: true}
+	r.keep = !slices.ContainsFunc(f.queues, func(q *Queue) bool { return q.unread.deletes(int(file)) })
 	f.w.in.Put(request{round: r, done: func(err error) { f.applied <- err }})
 }
 

@@ -11,6 +11,7 @@ import (
 type pending struct {
 	delayed, expiry, other bool    // something was changed there
 	pruned                 bool    // message ids were forgotten
+	deletes                bool    // items or replies
 	in, out                stretch // keys of Ready that were put, and that were removed
 	replies                stretch // ids
 	dedup                  map[string]store.Dedup
@@ -49,6 +50,7 @@ func (p *pending) add(op *store.Op) {
 		p.touch(&p.in, op.To, op.ID, op.Expires)
 		p.other = p.other || op.Leased
 	case store.OpDelete:
+		p.deletes = true
 		p.touch(&p.out, op.From, op.ID, op.Expires)
 		p.other = p.other || op.Leased
 	case store.OpSetAside:
@@ -59,6 +61,7 @@ func (p *pending) add(op *store.Op) {
 	case store.OpPutReply:
 		p.replies.add(store.Cursor{ID: op.Reply.ID})
 	case store.OpDeleteReply:
+		p.deletes = true
 		p.replies.add(store.Cursor{ID: op.ID})
 	case store.OpPutDedup:
 		if p.dedup == nil {
@@ -118,6 +121,13 @@ func (u *unread) has(test func(*pending) bool) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return test(&u.rounds[0]) || test(&u.rounds[1])
+}
+
+// deletes says whether the round in a file deletes items or replies.
+func (u *unread) deletes(file int) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.rounds[file].deletes
 }
 
 // lookUp looks a message id up, in the later round first.

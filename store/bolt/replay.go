@@ -13,6 +13,7 @@ type round struct {
 	each func(yield func(content []byte) error) error
 	last uint64 // number of the last group
 	live bool   // what meta notes: the log may hold groups that the file does not
+	keep bool   // it deletes nothing: all that it puts lives on, and there is nothing to see
 }
 
 // fate is what becomes of an item, or of a reply, within a round.
@@ -109,15 +110,17 @@ func (t *txn) fatesOf(name []byte) *fates {
 // apply brings the round into the file.
 func (r *round) apply(t *txn) error {
 	defer t.forgetFates()
-	err := r.eachOp(func(queue []byte, op *logOp) error {
-		t.fatesOf(queue).see(op)
-		return nil
-	})
-	if err != nil {
-		return err
+	if !r.keep {
+		err := r.eachOp(func(queue []byte, op *logOp) error {
+			t.fatesOf(queue).see(op)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
 	}
-	err = r.eachOp(func(queue []byte, op *logOp) error {
-		if t.fatesOf(queue).spares(op) {
+	err := r.eachOp(func(queue []byte, op *logOp) error {
+		if !r.keep && t.fatesOf(queue).spares(op) {
 			return nil
 		}
 		p, err := t.part(queue)
