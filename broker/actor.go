@@ -274,6 +274,7 @@ func (a *actor) sayAfter(b *queue.Batch) {
 	for i := range b.After {
 		a.publish(&b.After[i])
 	}
+	a.q.Said(b)
 }
 
 // lookAtProcessors compares what the rules believe of each processor that matters with the server's subscriptions.

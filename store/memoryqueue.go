@@ -111,7 +111,9 @@ func (q *memoryQueue) counter(a Area) *int {
 	}
 }
 
-func (q *memoryQueue) put(r *Record) {
+func (q *memoryQueue) put(given *Record) {
+	r := new(Record)
+	*r = *given
 	q.areas[r.Place.Area].set(placeKey(r.Place, r.ID), r)
 	*q.counter(r.Place.Area)++
 	q.counts.Bytes += int64(r.Size())

@@ -269,8 +269,9 @@ const (
 // PruneMax is how many message ids one OpPruneDedup forgets at most.
 const PruneMax = 1000
 
-// Op is one change. A change to what is not there does nothing, to the counters neither. What Record and Reply point to
-// must not be changed after Submit: an engine may keep it.
+// Op is one change. A change to what is not there does nothing, to the counters neither. What Record points to must not be
+// changed before Done: an engine that keeps it keeps a copy. What Reply points to, and the headers and bodies of both, must
+// not be changed after Submit.
 type Op struct {
 	Kind         OpKind
 	ID           uint64

@@ -17,7 +17,11 @@ const maxStatusBody = 16 << 10
 
 // Accepted is the accept notice of an item. duplicate says that it was already there, under the id given.
 func Accepted(id uint64, duplicate bool) []byte {
-	out := make([]byte, 0, 64)
+	return AppendAccepted(make([]byte, 0, 64), id, duplicate)
+}
+
+// AppendAccepted appends what Accepted gives.
+func AppendAccepted(out []byte, id uint64, duplicate bool) []byte {
 	out = append(out, `{"status":"accepted","id":"`...)
 	out = strconv.AppendUint(out, id, idBase)
 	if duplicate {

@@ -41,8 +41,11 @@ func (q *Queue) Take(now time.Time) *Batch {
 	q.now = now
 	q.endHopes()
 	q.lastBytes = q.dirtyBytes
-	b := &Batch{Ops: q.spareOps, changes: q.spareChanges}
-	q.spareOps, q.spareChanges = nil, nil
+	b := &Batch{
+		Ops: q.spare.ops, changes: q.spare.changes, records: slices.Grow(q.spare.records, len(q.dirty)),
+		After: q.spare.after, text: q.spare.text,
+	}
+	q.spare = memory{}
 	b.Ops = slices.Grow(b.Ops, len(q.dirty)+len(q.regChanges)+len(q.replyPuts)+len(q.replyDrops)+len(q.extra))
 	q.takeItems(b)
 	for _, rc := range q.regChanges {
@@ -53,7 +56,7 @@ func (q *Queue) Take(now time.Time) *Batch {
 	}
 	for _, r := range q.replyPuts {
 		b.Ops = append(b.Ops, store.Op{Kind: store.OpPutReply, ID: r.id, Reply: r.rec})
-		b.After = acceptNotices(b.After, r.id, r.accepts)
+		b.After, b.text = acceptNotices(b.After, b.text, r.id, r.accepts)
 		q.replies[r.id] = r
 	}
 	for _, id := range q.replyDrops {
@@ -64,6 +67,7 @@ func (q *Queue) Take(now time.Time) *Batch {
 	q.regChanges, q.replyPuts, q.replyDrops, q.extra = nil, nil, nil, nil
 	if len(b.Ops)+len(b.After)+len(b.changes) == 0 {
 		q.reuse(b)
+		q.Said(b)
 		return nil
 	}
 	q.lastTake = now
@@ -95,7 +99,7 @@ func (q *Queue) takeItems(b *Batch) {
 		}
 		if it.phase != replying {
 			c.accepts, it.accepts = it.accepts, nil
-			b.After = acceptNotices(b.After, it.id(), c.accepts)
+			b.After, b.text = acceptNotices(b.After, b.text, it.id(), c.accepts)
 			if defect.EarlyAccept {
 				b.After = batchNotices(b.After, it.id(), c.accepts)
 			}
@@ -114,9 +118,10 @@ func (q *Queue) opsOf(b *Batch, it *item, c *change) {
 	to := it.rec.Place
 	switch {
 	case it.stored.Area == store.Nowhere && to.Area != store.Nowhere:
-		rec := it.rec
+		b.records = append(b.records, it.rec) // there is room, or the operations before would point elsewhere
+		rec := &b.records[len(b.records)-1]
 		rec.Epoch = q.epoch
-		b.Ops = append(b.Ops, store.Op{Kind: store.OpPut, Record: &rec})
+		b.Ops = append(b.Ops, store.Op{Kind: store.OpPut, Record: rec})
 		c.put = true
 	case it.stored.Area != store.Nowhere && to.Area == store.Nowhere:
 		b.Ops = append(b.Ops, q.itemOp(store.OpDelete, it))
@@ -156,18 +161,43 @@ func (q *Queue) itemOp(kind store.OpKind, it *item) store.Op {
 	}
 }
 
-// maxSpare bounds the memory that is kept from one batch for the next, in operations.
-const maxSpare = 4096
+// memory is what batches are made of. An operation is a large value, and growing slices of them for each batch was a tenth of
+// the broker's time.
+type memory struct {
+	ops     []store.Op
+	changes []change
+	records []store.Record
+	after   []Msg
+	text    []byte
+}
 
-// reuse keeps the memory of a batch that nobody refers to any more. An operation is a large value, and growing a slice of
-// them for each batch was a tenth of the broker's time.
+// maxSpare bounds the memory that is kept from one batch for the next, in operations or messages; maxSpareText in bytes.
+const (
+	maxSpare     = 4096
+	maxSpareText = maxSpare * 64
+)
+
+// reuse keeps the memory of a batch that the store is done with.
 func (q *Queue) reuse(b *Batch) {
-	if cap(b.Ops) > maxSpare || cap(b.changes) > maxSpare {
-		return
+	q.spare.ops, q.spare.changes, q.spare.records = emptied(b.Ops), emptied(b.changes), emptied(b.records)
+}
+
+// Said tells the queue that nothing of what was to be said after b is used any more: its memory goes into another batch.
+func (q *Queue) Said(b *Batch) {
+	q.spare.after = emptied(b.After)
+	if q.spare.text = b.text[:0]; cap(b.text) > maxSpareText {
+		q.spare.text = nil
 	}
-	clear(b.Ops)
-	clear(b.changes)
-	q.spareOps, q.spareChanges = b.Ops[:0], b.changes[:0]
+	b.After, b.text = nil, nil
+}
+
+// emptied is the memory of s for another use, unless it is too much to keep.
+func emptied[T any](s []T) []T {
+	if cap(s) > maxSpare {
+		return nil
+	}
+	clear(s)
+	return s[:0]
 }
 
 // committed takes note of the result of the batch under way.

@@ -224,6 +224,8 @@ type Out struct {
 	Flush uint64
 	// Notes are for the log. One kind comes at most once a second.
 	Notes []Note
+
+	text []byte // of notices in Msgs
 }
 
 // Note is something an operator would want to know.
@@ -234,8 +236,11 @@ type Note struct {
 	LeftOut int // of the same kind since the one before
 }
 
-// Reset empties o and keeps its memory, but not what it pointed to.
+// Reset empties o and keeps its memory, but not what it pointed to. Nothing of what was in it may be used any more.
 func (o *Out) Reset() {
+	if o.text = o.text[:0]; cap(o.text) > maxSpareText {
+		o.text = nil
+	}
 	clear(o.Msgs)
 	clear(o.Reads)
 	o.WorkDone()
@@ -270,6 +275,8 @@ type Batch struct {
 	After []Msg
 
 	changes []change
+	records []store.Record // that Ops point to
+	text    []byte         // of notices in After
 	regs    []regChange
 	replies []*reply
 	dropped []uint64

@@ -43,6 +43,7 @@ type item struct {
 	arrived time.Time // zero: it was read back
 	shared  bool      // its body and reply are parts of the memory of a whole batch; see part
 	accepts []waiter  // who waits for the accept notice
+	sender  [1]waiter // memory of accepts, which usually has one
 	replyTo string    // where replies go now: a conversation may have moved it
 	lease   *lease
 	final   *final // nil, or own

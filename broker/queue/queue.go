@@ -164,10 +164,8 @@ type Queue struct {
 	// lastBytes are those of the items in the last batch that was taken.
 	lastBytes int
 	usual     time.Duration // from an item's arrival to its answer; 0: none has come
-	// spareOps and spareChanges are the memory of an earlier batch.
-	spareOps     []store.Op
-	spareChanges []change
-	retryAt      time.Time
+	spare     memory        // of earlier batches
+	retryAt   time.Time
 
 	down     error // the store does not take items
 	broken   bool  // the outcome of a write is unknown: nothing is said any more

@@ -26,7 +26,8 @@ func (q *Queue) send(e *Sent) {
 	}
 	it := q.newItem(e)
 	if w.to != "" {
-		it.accepts = []waiter{w}
+		it.sender[0] = w
+		it.accepts = it.sender[:]
 	}
 	q.take(it)
 }

@@ -147,19 +147,19 @@ func (q *Queue) waiters(e *SentBatch) []waiter {
 	return all
 }
 
-// acceptNotices are the notices for an item that is now safe, to those who sent it alone.
-func acceptNotices(to []Msg, id uint64, accepts []waiter) []Msg {
-	var body []byte
-	for _, w := range accepts {
-		if w.to == "" {
+// acceptNotices adds the notices for an item that is safe, or will be, to those who sent it alone, with their bodies in text.
+func acceptNotices(to []Msg, text []byte, id uint64, accepts []waiter) ([]Msg, []byte) {
+	at := len(text)
+	for i := range accepts {
+		if accepts[i].to == "" {
 			continue
 		}
-		if body == nil {
-			body = wire.Accepted(id, false)
+		if len(text) == at {
+			text = wire.AppendAccepted(text, id, false)
 		}
-		to = append(to, Msg{To: w.to, Body: body})
+		to = append(to, Msg{To: accepts[i].to, Body: text[at:len(text):len(text)]})
 	}
-	return to
+	return to, text
 }
 
 // batchNotices are the notices of the batches of which this item was the last that was not safe. Unlike those of

@@ -64,7 +64,7 @@ func (q *Queue) finishUnwritten(it *item) {
 }
 
 func (q *Queue) sayAccepted(it *item) {
-	q.out.Msgs = acceptNotices(q.out.Msgs, it.id(), it.accepts)
+	q.out.Msgs, q.out.text = acceptNotices(q.out.Msgs, q.out.text, it.id(), it.accepts)
 	q.out.Msgs = batchNotices(q.out.Msgs, it.id(), it.accepts)
 	it.accepts = nil
 }

@@ -56,6 +56,16 @@ func testFields(t *testing.T, s suite) {
 	same(t, "due", must(t)(q.Due(0, everything)).Records, []store.Record{want})
 }
 
+// testReuse has what Record pointed to used for something else once the batch is done.
+func testReuse(t *testing.T, s suite) {
+	q := s.queue(t)
+	r := full(1<<41 + 1)
+	op := Put(r)
+	Commit(t, q, op)
+	*op.Record = Waiting(1<<41+2, 3, "another")
+	same(t, "records", Drain(t, q, everything), []store.Record{r})
+}
+
 func testOrder(t *testing.T, s suite) {
 	q := s.queue(t)
 	Commit(t, q, Put(Waiting(5, 1, "")), Put(Waiting(3, 1, "")), Put(Waiting(9, 0, "")))

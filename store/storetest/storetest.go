@@ -32,6 +32,7 @@ func Run(t *testing.T, open func(t *testing.T, dir string) store.DB, caps Caps) 
 	}{
 		{"names", testNames},
 		{"fields", testFields},
+		{"a record that is used again", testReuse},
 		{"order", testOrder},
 		{"paging", testPaging},
 		{"limits", testLimits},
