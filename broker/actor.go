@@ -3,7 +3,6 @@ package broker
 import (
 	"errors"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"stint/broker/queue"
@@ -22,9 +21,9 @@ type actor struct {
 	log  *slog.Logger
 	fail func(error) // the broker can not go on
 
-	mailed  atomic.Int64           // letters to this actor that it has not received: added by the bus, taken off by receive
-	bytes   atomic.Int64           // of the bodies in them
-	waiting fifo.List[queue.Event] // letters that came while the rules were full
+	mail    traffic           // from the intake that was stepped
+	stepped stepped           // mail, as of the last round: for the intake
+	waiting fifo.List[letter] // that came while the rules were full
 
 	out     queue.Out
 	batch   *queue.Batch // under way
@@ -43,22 +42,23 @@ func newActor(o *owner, cfg queue.Config, q *queue.Queue, st store.Queue, log *s
 	return a
 }
 
-// receive steps ev, unless the rules are full: then it waits until they have written something. It gives the number of items that
-// the event is about.
-func (a *actor) receive(ev queue.Event) (items int) {
+// receive steps an event, unless the rules are full: then it waits until they have written something. It gives the number of items
+// that the event is about.
+func (a *actor) receive(l *letter) (items int) {
 	if a.waiting.Len() > 0 || a.q.Full() {
-		a.waiting.Push(ev)
+		a.waiting.Push(letter{a, kept(l.ev), l.bytes})
 		a.o.touch(a)
 		return 1
 	}
-	return a.take(ev)
+	return a.take(l)
 }
 
-func (a *actor) take(ev queue.Event) (items int) {
-	items = a.lookUpAll(ev)
-	a.mailed.Add(-1)
-	a.bytes.Add(-bodySize(ev))
-	a.step(ev)
+func (a *actor) take(l *letter) (items int) {
+	items = a.lookUpAll(l.ev)
+	if l.bytes != notCounted {
+		a.mail.add(l.bytes)
+	}
+	a.step(l.ev)
 	return items
 }
 
@@ -66,7 +66,8 @@ func (a *actor) take(ev queue.Event) (items int) {
 func (a *actor) catchUp() bool {
 	some := false
 	for items := 0; a.waiting.Len() > 0 && items < atOnce && !a.q.Full(); some = true {
-		items += a.take(a.waiting.Pop())
+		l := a.waiting.Pop()
+		items += a.take(&l)
 	}
 	return some
 }
@@ -116,6 +117,7 @@ func (a *actor) finish() {
 	for {
 		a.perform()
 		if !a.submit() && !a.catchUp() {
+			a.stepped.say(a.mail)
 			return
 		}
 	}
@@ -287,61 +289,5 @@ func (a *actor) lookAtProcessors() {
 	})
 	for _, p := range changed {
 		a.step(p)
-	}
-}
-
-// bodySize is what an event counts against mailboxBytes.
-func bodySize(ev queue.Event) int64 {
-	switch e := ev.(type) {
-	case *queue.Sent:
-		return int64(len(e.Body))
-	case *queue.SentBatch:
-		return int64(e.Bytes)
-	case *queue.AnsweredBatch:
-		return int64(e.Bytes)
-	case *queue.Answered:
-		return int64(len(e.Body))
-	case *queue.Talked:
-		return int64(len(e.Body))
-	}
-	return 0
-}
-
-// offer puts an event in the mailbox if there is room. One that is larger than the mailbox has room when nothing else is there.
-func (a *actor) offer(ev queue.Event) bool {
-	n := bodySize(ev)
-	if there := a.bytes.Load(); a.mailed.Load() >= maxLetters || there > 0 && there+n > mailboxBytes {
-		return false
-	}
-	a.mailed.Add(1)
-	a.bytes.Add(n)
-	select {
-	case a.o.mail <- letter{a, ev}:
-		return true
-	default:
-		a.mailed.Add(-1)
-		a.bytes.Add(-n)
-		return false
-	}
-}
-
-// post gives a small event to the actor and waits for room, unless the owner has ended.
-func (a *actor) post(ev queue.Event) {
-	a.mailed.Add(1)
-	select {
-	case a.o.mail <- letter{a, ev}:
-	case <-a.o.done:
-	}
-}
-
-// flushed says that a flush has ended. It does not wait for an owner that takes no mail, for others are waiting.
-func (a *actor) flushed(token uint64) {
-	ev := queue.Flushed{Token: token}
-	a.mailed.Add(1)
-	select {
-	case a.o.mail <- letter{a, ev}:
-	default:
-		a.mailed.Add(-1)
-		go a.post(ev)
 	}
 }

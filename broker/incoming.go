@@ -10,7 +10,8 @@ import (
 	"stint/wire"
 )
 
-// incoming is a message as the intake looks at it, whichever way it came. Its memory is its own.
+// incoming is a message as the intake looks at it, whichever way it came. What it points to is nobody else's; itself it is only good
+// until the next one.
 type incoming struct {
 	subject, reply string
 	header         wire.Header
@@ -18,8 +19,8 @@ type incoming struct {
 	spoilt         bool // it came with a header block that cannot be read and is left out
 }
 
-func fromLibrary(m *nats.Msg) *incoming {
-	return &incoming{
+func fromLibrary(m *nats.Msg) incoming {
+	return incoming{
 		subject: m.Subject, reply: m.Reply, header: m.Header, data: m.Data,
 		spoilt: m.Header == nil && m.Size() > len(m.Subject)+len(m.Reply)+len(m.Data),
 	}
@@ -29,7 +30,8 @@ func fromLibrary(m *nats.Msg) *incoming {
 func (k *intake) take(m *tap.Message, keep bool) {
 	r := &k.routes[m.Tag]
 	in := r.in
-	msg := incoming{data: m.Data}
+	msg := &k.msg
+	*msg = incoming{data: m.Data}
 	if !keep {
 		msg.data = bytes.Clone(m.Data)
 	}
@@ -38,7 +40,7 @@ func (k *intake) take(m *tap.Message, keep bool) {
 	}
 	if r.subject == in.cfg.Address {
 		if send, err, ok := wire.ParseLeanSend(m.Header, msg.data); ok {
-			in.takeSend(&msg, send, err)
+			in.takeSend(msg, send, err)
 			return
 		}
 	}
@@ -51,7 +53,7 @@ func (k *intake) take(m *tap.Message, keep bool) {
 			msg.header = wire.Header(h)
 		}
 	}
-	r.handle(in, &msg)
+	r.handle(in, msg)
 }
 
 // finder finds the routes of these intakes by the subject of a message: most by all of it, leases and turns, whose last two words

@@ -33,6 +33,8 @@ type intake struct {
 	lane   *tap.Lane                    // the same, past the client library
 	routes []route                      // complete before run; their indexes are the tags of messages in the lane
 	subs   map[*nats.Subscription]route // likewise
+	open   *parcel                      // is being filled
+	msg    incoming                     // is being looked at
 	late   []*inlet                     // have a backlog
 	done   chan struct{}                // closed when run has ended
 }
@@ -49,6 +51,7 @@ type inlet struct {
 	*bus
 	intake *intake
 	a      *actor
+	box    mailbox
 	cfg    *queue.Config
 	good   [2]string // the last reply and accept subject that were checked: senders use one for many items
 
@@ -64,7 +67,7 @@ func newIntake(o *owner) *intake {
 
 // add makes the routes of a queue.
 func (k *intake) add(b *bus, a *actor) {
-	in := &inlet{bus: b, intake: k, a: a, cfg: &a.cfg}
+	in := &inlet{bus: b, intake: k, a: a, box: mailbox{of: &a.stepped}, cfg: &a.cfg}
 	k.routes = append(k.routes,
 		route{wire.LeasePattern(a.cfg.Address), in, (*inlet).onAnswer},
 		route{wire.TalkPattern(a.cfg.Address), in, (*inlet).onTalk},
@@ -109,15 +112,21 @@ func (k *intake) run() {
 		select {
 		case m := <-k.flow:
 			if r, ok := k.subs[m.Sub]; ok {
-				r.handle(r.in, fromLibrary(m))
+				k.msg = fromLibrary(m)
+				r.handle(r.in, &k.msg)
+			}
+			if len(k.flow) == 0 {
+				k.send()
 			}
 		case b := <-k.lane.C():
 			for i := range b.Messages {
 				k.take(&b.Messages[i], b.Keep)
 			}
 			b.Done()
+			k.send()
 		case <-retry.C:
 			k.catchUp()
+			k.send()
 			late = 0
 		case <-k.o.quit:
 			return
@@ -141,18 +150,93 @@ func (k *intake) catchUp() {
 }
 
 func (in *inlet) catchUp() {
-	for in.backlog.Len() > 0 && in.a.offer(in.backlog.First()) {
-		in.bytes -= bodySize(in.backlog.Pop())
+	for in.backlog.Len() > 0 {
+		ev := in.backlog.First()
+		n := bodySize(ev)
+		p := in.room(n)
+		if p == nil {
+			return
+		}
+		in.bytes -= n
+		in.backlog.Pop()
+		p.add(in.a, ev, n)
 	}
+}
+
+// room gives the parcel for an event with such a body, which must then be put in; nil: the event has to wait.
+func (in *inlet) room(bytes int64) *parcel {
+	k := in.intake
+	if !in.box.hasRoom(bytes) {
+		return nil
+	}
+	if k.open != nil && k.open.full() {
+		k.send()
+	}
+	if k.open == nil {
+		if len(k.o.parcels) == cap(k.o.parcels) {
+			return nil // nobody else sends any, so there will be room for what is opened else
+		}
+		select {
+		case k.open = <-k.o.empties:
+		default:
+			k.open = newParcel()
+		}
+	}
+	in.box.sent.add(bytes)
+	return k.open
+}
+
+// send sends what has been put together.
+func (k *intake) send() {
+	if k.open != nil {
+		k.o.parcels <- k.open
+		k.open = nil
+	}
+}
+
+// next is room for an event that must not overtake those that wait.
+func (in *inlet) next(bytes int64) *parcel {
+	if in.backlog.Len() > 0 {
+		return nil
+	}
+	return in.room(bytes)
 }
 
 // post hands an event to the queue. While its mailbox is full the event waits, unless so much does that it has to be given up:
 // then post returns false.
 func (in *inlet) post(ev queue.Event) bool {
-	if in.backlog.Len() == 0 && in.a.offer(ev) {
+	n := bodySize(ev)
+	if p := in.next(n); p != nil {
+		p.add(in.a, ev, n)
 		return true
 	}
-	n := bodySize(ev)
+	return in.wait(ev, n)
+}
+
+// postSent is post for what comes most, and keeps a copy.
+func (in *inlet) postSent(s *queue.Sent) bool {
+	n := int64(len(s.Body))
+	if p := in.next(n); p != nil {
+		p.addSent(in.a, s)
+		return true
+	}
+	c := *s
+	return in.wait(&c, n)
+}
+
+// postAnswered is postSent for an answer.
+func (in *inlet) postAnswered(s *queue.Answered) bool {
+	n := int64(len(s.Body))
+	if p := in.next(n); p != nil {
+		p.addAnswered(in.a, s)
+		return true
+	}
+	c := *s
+	return in.wait(&c, n)
+}
+
+// wait puts an event behind those that wait.
+func (in *inlet) wait(ev queue.Event, n int64) bool {
 	if in.backlog.Len() >= maxBacklog || in.backlog.Len() > 0 && in.bytes+n > maxBacklogBytes {
 		return false
 	}
@@ -178,12 +262,12 @@ func (in *inlet) takeSend(m *incoming, send wire.Send, err *wire.Error) {
 		in.onSendBatch(m, send, err)
 		return
 	}
-	ev := &queue.Sent{Reply: m.reply, Header: wire.OfItem(m.header), Body: m.data, Send: send}
+	ev := queue.Sent{Reply: m.reply, Header: wire.OfItem(m.header), Body: m.data, Send: send}
 	err = in.checkTargets(&ev.Reply, &ev.AcceptedReply, err)
 	if size := ev.Size(); size > in.cfg.MaxItemBytes {
 		err = first(err, in.tooLarge(size))
 	}
-	if err == nil && !in.post(ev) {
+	if err == nil && !in.postSent(&ev) {
 		err = in.busy()
 	}
 	if err != nil {
@@ -249,7 +333,7 @@ func (in *inlet) onAnswer(m *incoming) {
 			ans = wire.Answer{Kind: wire.Failed, Code: string(e.Code), Reason: "the processor's own reply subject was refused: " + e.Message}
 		}
 	}
-	if !in.post(&queue.Answered{Item: item, Attempt: attempt, Header: m.header, Reply: m.reply, Answer: ans}) {
+	if !in.postAnswered(&queue.Answered{Item: item, Attempt: attempt, Header: m.header, Reply: m.reply, Answer: ans}) {
 		in.log.Warn("an answer was dropped, its queue is too busy: the item is given out again after the process timeout", "subject", m.subject)
 		return
 	}

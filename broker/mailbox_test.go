@@ -2,6 +2,7 @@ package broker
 
 import (
 	"log/slog"
+	"strconv"
 	"testing"
 	"time"
 	"unsafe"
@@ -18,61 +19,132 @@ func testActor() *actor {
 	return newActor(newOwner(1), queue.Config{Address: "q"}, q, nil, slog.New(slog.DiscardHandler), nil)
 }
 
+// testInlet is an actor's way in. Nobody else sends to its owner.
+func testInlet() *inlet {
+	a := testActor()
+	return &inlet{intake: newIntake(a.o), a: a, box: mailbox{of: &a.stepped}}
+}
+
+// offer sends an event if there is room.
+func (in *inlet) offer(ev queue.Event) bool {
+	n := bodySize(ev)
+	p := in.room(n)
+	if p == nil {
+		return false
+	}
+	p.add(in.a, ev, n)
+	return true
+}
+
+// step has the owner look at all that was sent.
+func (in *inlet) step() {
+	in.intake.send()
+	for len(in.a.o.parcels) > 0 {
+		in.a.o.open = <-in.a.o.parcels
+		for in.a.o.open != nil {
+			in.a.o.receive()
+		}
+	}
+	in.a.stepped.say(in.a.mail)
+}
+
 // The mailbox is bounded in bytes, and yet no event is too large for an empty one: it would block the intake for ever.
 func TestMailboxIsBoundedInBytes(t *testing.T) {
-	a := testActor()
-	if !a.offer(&queue.SentBatch{Bytes: mailboxBytes + 1}) {
+	in := testInlet()
+	if !in.offer(&queue.SentBatch{Bytes: mailboxBytes + 1}) {
 		t.Error("a large batch has no room in an empty mailbox")
 	}
-	if a.offer(&queue.AnsweredBatch{Bytes: 1}) || a.offer(&queue.SentBatch{Bytes: 1}) {
+	if in.offer(&queue.AnsweredBatch{Bytes: 1}) || in.offer(&queue.SentBatch{Bytes: 1}) {
 		t.Error("there is room in a full mailbox")
 	}
-	a.receive((<-a.o.mail).ev)
-	if !a.offer(&queue.AnsweredBatch{Bytes: mailboxBytes}) || a.offer(&queue.SentBatch{Bytes: 1}) {
+	in.step()
+	if !in.offer(&queue.AnsweredBatch{Bytes: mailboxBytes}) || in.offer(&queue.SentBatch{Bytes: 1}) {
 		t.Error("the bound does not hold exactly")
 	}
 }
 
 func TestMailboxIsBoundedInLetters(t *testing.T) {
-	a := testActor()
-	for n := range maxLetters {
-		if !a.offer(queue.Tick{}) {
-			t.Fatalf("letter %d has no room", n)
+	in := testInlet()
+	for range 2 {
+		for n := range maxLetters {
+			if !in.offer(queue.Tick{}) {
+				t.Fatalf("letter %d has no room", n)
+			}
+		}
+		if in.offer(queue.Tick{}) {
+			t.Error("there is room in a full mailbox")
+		}
+		in.step()
+	}
+}
+
+// While no more parcels can be sent nothing is put together for one either: the intake must not wait.
+func TestParcelsAreBounded(t *testing.T) {
+	in := testInlet()
+	for n := range parcels {
+		if !in.offer(queue.Tick{}) {
+			t.Fatalf("parcel %d has no room", n)
+		}
+		in.intake.send()
+	}
+	if in.offer(queue.Tick{}) {
+		t.Error("there is room for another parcel")
+	}
+	in.step()
+	if !in.offer(queue.Tick{}) {
+		t.Error("there is no room when all were received")
+	}
+}
+
+// Events keep their order: through several parcels, and when some have to wait for the mailbox.
+func TestEventsKeepTheirOrder(t *testing.T) {
+	in := testInlet()
+	const all = 3*maxLetters + 5
+	for n := range all {
+		if !in.postSent(&queue.Sent{Send: wire.Send{AcceptedReply: strconv.Itoa(n)}}) {
+			t.Fatalf("event %d was given up", n)
 		}
 	}
-	if a.offer(queue.Tick{}) {
-		t.Error("there is room in a full mailbox")
+	for in.backlog.Len() > 0 || in.intake.open != nil {
+		in.step()
+		in.catchUp()
 	}
-	a.receive((<-a.o.mail).ev)
-	if !a.offer(queue.Tick{}) || a.offer(queue.Tick{}) {
-		t.Error("the bound does not hold exactly")
+	b := in.a.q.Take(time.Now().Add(time.Second))
+	if len(b.After) != all {
+		t.Fatalf("%d of %d are accepted", len(b.After), all)
+	}
+	for n := range b.After {
+		if want := strconv.Itoa(n); b.After[n].To != want {
+			t.Fatalf("%s is accepted where %s should be", b.After[n].To, want)
+		}
 	}
 }
 
 // What comes while the rules are full is stepped once they have written something, in the order in which it came, and holds
-// its place in the mailbox until then.
+// its place in the mailbox until then. It does not refer to the parcel that it came in.
 func TestWhatComesWhileTheRulesAreFull(t *testing.T) {
-	a := testActor()
+	in := testInlet()
+	a := in.a
 	full := 0
 	for ; !a.q.Full(); full++ {
 		a.step(&queue.Sent{})
 	}
 	for n := range 3 {
-		if !a.offer(&queue.Sent{Send: wire.Send{AcceptedReply: string(rune('a' + n))}}) {
+		if !in.postSent(&queue.Sent{Send: wire.Send{AcceptedReply: string(rune('a' + n))}}) {
 			t.Fatal("there is no room")
 		}
-		a.receive((<-a.o.mail).ev)
 	}
-	if got := int(a.q.Stats().Accepted); got != full || a.mailed.Load() != 3 {
-		t.Fatalf("%d of %d were stepped, %d letters are counted", got, full, a.mailed.Load())
+	in.step()
+	if got := int(a.q.Stats().Accepted); got != full || a.mail.letters != 0 {
+		t.Fatalf("%d of %d were stepped, %d letters are counted", got, full, a.mail.letters)
 	}
 	if a.catchUp() {
 		t.Error("something was stepped while the rules were full")
 	}
 	a.q.Take(time.Now())
 	a.step(queue.Committed{})
-	if !a.catchUp() || a.catchUp() || a.mailed.Load() != 0 {
-		t.Errorf("%d letters are left", a.mailed.Load())
+	if !a.catchUp() || a.catchUp() || a.mail.letters != 3 {
+		t.Errorf("%d letters are counted", a.mail.letters)
 	}
 	b := a.q.Take(time.Now().Add(time.Second)) // when no company has come
 	for n := range b.After {

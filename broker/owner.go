@@ -10,15 +10,9 @@ import (
 	"stint/internal/agenda"
 )
 
-const (
-	// maxLetters and mailboxBytes bound what waits for one actor, letters in all what waits for an owner to look at it.
-	maxLetters   = 1024
-	mailboxBytes = 32 << 20
-	letters      = 4096
-	// atOnce bounds the items that the events of one round are about, but for the last event, so that commits and timers
-	// get their turn.
-	atOnce = 512
-)
+// atOnce bounds the items that the events of one round are about, but for the last event, so that commits and timers get their
+// turn.
+const atOnce = 512
 
 // owner is the goroutine of some queues of one database: they share its wake-ups, its timer and its view of how busy things
 // are. Each event goes to one actor; what follows from all events of a round is done at the end of it.
@@ -26,7 +20,10 @@ type owner struct {
 	actors []*actor
 	flow   queue.Flow
 
-	mail    chan letter   // from the bus
+	parcels chan *parcel  // from the intake
+	empties chan *parcel  // to the intake, to be filled again
+	open    *parcel       // is being received
+	mail    chan letter   // from others
 	commits chan commit   // from the engine: an actor has one under way, so there is room for all
 	health  chan error    // from the broker: changes in the store's health
 	watch   chan struct{} // from the broker: look at the processors' subscriptions
@@ -43,12 +40,6 @@ type owner struct {
 	uses    int           // of now
 }
 
-// letter is an event on its way to an actor.
-type letter struct {
-	to *actor
-	ev queue.Event
-}
-
 // commit is the result of the batch that an actor had under way.
 type commit struct {
 	of  *actor
@@ -62,7 +53,8 @@ func ownersOf(queues int) int { return max(1, min(queues, runtime.GOMAXPROCS(0)/
 // newOwner makes an owner for at most so many queues.
 func newOwner(queues int) *owner {
 	return &owner{
-		mail: make(chan letter, letters), commits: make(chan commit, queues), health: make(chan error),
+		parcels: make(chan *parcel, parcels), empties: make(chan *parcel, parcels),
+		mail: make(chan letter, smallMail), commits: make(chan commit, queues), health: make(chan error),
 		watch: make(chan struct{}, 1), asks: make(chan func()),
 		quit: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -81,10 +73,18 @@ func (o *owner) run() {
 		o.finish()
 		o.setTimer()
 		o.uses = 0
+		from, rest := o.parcels, (<-chan struct{})(nil)
+		if o.open != nil {
+			from, rest = nil, always
+		}
 		select {
-		case l := <-o.mail:
+		case o.open = <-from:
 			runtime.Gosched() // the intake is often about to send more, and a round for one costs as much as for many
-			o.receive(l)
+			o.receive()
+		case <-rest:
+			o.receive()
+		case l := <-o.mail:
+			l.to.receive(&l)
 		case c := <-o.commits:
 			c.of.committed(c.err)
 		case err := <-o.health:
@@ -102,15 +102,33 @@ func (o *owner) run() {
 	}
 }
 
-// receive gives out l and what else waits, until a batch comes back: the disk has nothing to do before the next one.
-func (o *owner) receive(l letter) {
+// always is ready.
+var always = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// receive gives out what is left of the open parcel and what else waits, until a batch comes back: the disk has nothing to do
+// before the next one.
+func (o *owner) receive() {
 	for n := 0; ; {
-		if n += l.to.receive(l.ev); n >= atOnce || len(o.commits) > 0 {
-			return
+		for p := o.open; p.next < len(p.letters); {
+			l := &p.letters[p.next]
+			p.next++
+			if n += l.to.receive(l); n >= atOnce || len(o.commits) > 0 {
+				return
+			}
+		}
+		o.open.empty()
+		select {
+		case o.empties <- o.open:
+		default:
 		}
 		select {
-		case l = <-o.mail:
+		case o.open = <-o.parcels:
 		default:
+			o.open = nil
 			return
 		}
 	}
