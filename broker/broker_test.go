@@ -64,6 +64,27 @@ func TestSendWorkReply(t *testing.T) {
 	})
 }
 
+// More is sent than may wait anywhere on the way, a part of it at a time: the ways are free again for what follows.
+func TestManyItems(t *testing.T) {
+	each(t, func(t *testing.T, h *house, nc *nats.Conn) {
+		accepts := listen(t, nc, "accepts")
+		const all, part = 12_000, 500
+		ids := map[string]bool{}
+		for range all / part {
+			for range part {
+				ok(t, nc.PublishMsg(&nats.Msg{Subject: address, Header: nats.Header{wire.HeaderAcceptedReply: {"accepts"}}}))
+			}
+			for range part {
+				st := status(t, next(t, accepts))
+				if st.Status != "accepted" || ids[st.ID] {
+					t.Fatalf("%+v, after %d items", st, len(ids))
+				}
+				ids[st.ID] = true
+			}
+		}
+	})
+}
+
 func TestAcceptNoticeNamedInTheBody(t *testing.T) {
 	each(t, func(t *testing.T, h *house, nc *nats.Conn) {
 		accepts := listen(t, nc, "accepts")

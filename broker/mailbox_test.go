@@ -101,13 +101,22 @@ func TestEventsKeepTheirOrder(t *testing.T) {
 	in := testInlet()
 	const all = 3*maxLetters + 5
 	for n := range all {
-		if !in.postSent(&queue.Sent{Send: wire.Send{AcceptedReply: strconv.Itoa(n)}}) {
+		if !in.postSent(&queue.Sent{Body: []byte{1}, Send: wire.Send{AcceptedReply: strconv.Itoa(n)}}) {
 			t.Fatalf("event %d was given up", n)
+		}
+		if n%(maxLetters+100) == 0 {
+			in.step() // so that there is room for the next, though others wait
 		}
 	}
 	for in.backlog.Len() > 0 || in.intake.open != nil {
 		in.step()
 		in.catchUp()
+	}
+	if in.bytes != 0 {
+		t.Errorf("%d bytes are counted as waiting", in.bytes)
+	}
+	if p := <-in.a.o.empties; len(p.letters) > 0 || p.sents[:1][0].Body != nil {
+		t.Error("an empty parcel holds something")
 	}
 	b := in.a.q.Take(time.Now().Add(time.Second))
 	if len(b.After) != all {

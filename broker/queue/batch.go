@@ -41,11 +41,12 @@ func (q *Queue) Take(now time.Time) *Batch {
 	q.now = now
 	q.endHopes()
 	q.lastBytes = q.dirtyBytes
-	b := &Batch{
-		Ops: q.spare.ops, changes: q.spare.changes, records: slices.Grow(q.spare.records, len(q.dirty)),
-		After: q.spare.after, text: q.spare.text,
-	}
+	b := &Batch{Ops: q.spare.ops, changes: q.spare.changes, records: slices.Grow(q.spare.records, len(q.dirty))}
 	q.spare = memory{}
+	if n := len(q.said); n > 0 {
+		b.After, b.text = q.said[n-1].after, q.said[n-1].text
+		q.said = q.said[:n-1]
+	}
 	b.Ops = slices.Grow(b.Ops, len(q.dirty)+len(q.regChanges)+len(q.replyPuts)+len(q.replyDrops)+len(q.extra))
 	q.takeItems(b)
 	for _, rc := range q.regChanges {
@@ -167,8 +168,12 @@ type memory struct {
 	ops     []store.Op
 	changes []change
 	records []store.Record
-	after   []Msg
-	text    []byte
+}
+
+// saying is what is said after batches. There are two: one batch is often taken before what the last one allows is said.
+type saying struct {
+	after []Msg
+	text  []byte
 }
 
 // maxSpare bounds the memory that is kept from one batch for the next, in operations or messages; maxSpareText in bytes.
@@ -184,9 +189,8 @@ func (q *Queue) reuse(b *Batch) {
 
 // Said tells the queue that nothing of what was to be said after b is used any more: its memory goes into another batch.
 func (q *Queue) Said(b *Batch) {
-	q.spare.after = emptied(b.After)
-	if q.spare.text = b.text[:0]; cap(b.text) > maxSpareText {
-		q.spare.text = nil
+	if len(q.said) < cap(q.said) && cap(b.text) <= maxSpareText {
+		q.said = append(q.said, saying{emptied(b.After), b.text[:0]})
 	}
 	b.After, b.text = nil, nil
 }

@@ -164,7 +164,8 @@ type Queue struct {
 	// lastBytes are those of the items in the last batch that was taken.
 	lastBytes int
 	usual     time.Duration // from an item's arrival to its answer; 0: none has come
-	spare     memory        // of earlier batches
+	spare     memory        // of the last batch
+	said      []saying      // of earlier ones
 	retryAt   time.Time
 
 	down     error // the store does not take items
@@ -191,6 +192,7 @@ func New(opt Options, snap store.Snapshot, now time.Time) *Queue {
 		opt: opt, epoch: snap.Epoch, now: now, next: uint64(snap.Epoch) << store.EpochShift,
 		ends: newDeadlines(), items: map[uint64]*item{}, regs: map[string]*registration{}, leaving: map[string]*registration{}, late: map[leaseKey]*lease{},
 		replies: map[uint64]*reply{}, recent: map[string]*item{}, notes: map[string]noted{}, aside: map[uint64]bool{},
+		said:   make([]saying, 0, 2),
 		counts: snap.Counts, nextDue: snap.NextDue, nextExpiry: snap.NextExpiry,
 		spilled: snap.Counts.Ready,
 	}
