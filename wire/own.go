@@ -9,8 +9,8 @@ type Own struct {
 	extra     map[string]bool
 }
 
-// NewOwn makes the set from the addresses of a broker's queues, and from further prefixes whose whole subject trees are
-// the broker's ("stint" stands for stint and stint.>).
+// NewOwn makes the set from the addresses of a broker's queues, which are as [CheckAddress] wants them, and from further
+// prefixes whose whole subject trees are the broker's ("stint" stands for stint and stint.>).
 func NewOwn(addresses []string, extra ...string) *Own {
 	return &Own{addresses: setOf(addresses), extra: setOf(extra)}
 }
@@ -27,8 +27,8 @@ func setOf(names []string) map[string]bool {
 // talk, event), or lies at or under an extra prefix. Its cost depends on the subject's length, not on the number of
 // queues, and it does not allocate.
 func (o *Own) Has(subject string) bool {
-	if o == nil {
-		return false
+	if o == nil || strings.HasPrefix(subject, "_") && len(o.extra) == 0 {
+		return false // no address starts as inboxes do
 	}
 	return o.addresses[subject] || reservedBy(subject, o.addresses) >= 0 || o.underExtra(subject)
 }

@@ -71,7 +71,7 @@ func ParseLeanSend(block, body []byte) (s Send, err *Error, ok bool) {
 	if len(block) > 0 {
 		value, cut := bytes.CutPrefix(block, []byte(leanHead))
 		value, end := bytes.CutSuffix(value, []byte("\r\n\r\n"))
-		if !cut || !end || len(value) == 0 || value[0] == ' ' || value[0] == '\t' || bytes.ContainsAny(value, "\r\n") {
+		if !cut || !end || len(value) == 0 || value[0] == ' ' || value[0] == '\t' || bytes.IndexByte(value, '\r') >= 0 || bytes.IndexByte(value, '\n') >= 0 {
 			return s, nil, false
 		}
 		r.fail(HeaderAcceptedReply, setAcceptedReply(&r.send, string(value)))
