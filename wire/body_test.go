@@ -233,12 +233,18 @@ func FuzzParseRegister(f *testing.F) {
 
 func FuzzParseStatus(f *testing.F) {
 	f.Add(Accepted(1, true))
+	f.Add(Accepted(1<<63, false))
+	f.Add([]byte(`{"status":"accepted","id":""}`))
+	f.Add([]byte(`{"status":"accepted","id":"a","id":"b"}`))
 	f.Add(OK())
 	f.Add(Errorf(CodeDead, "no").Body())
 	f.Fuzz(func(t *testing.T, body []byte) {
 		s, ok := ParseStatus(body)
 		if ok && (!json.Valid(body) || s.Status == "") || !ok && s != (Status{}) {
 			t.Errorf("ParseStatus(%q) = %+v, %v", body, s, ok)
+		}
+		if want, known := decodeStatus(body); s != want || ok != known {
+			t.Errorf("ParseStatus(%q) = %+v, %v; by its JSON it is %+v, %v", body, s, ok, want, known)
 		}
 	})
 }

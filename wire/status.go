@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
 	"strconv"
 )
@@ -22,13 +23,20 @@ func Accepted(id uint64, duplicate bool) []byte {
 
 // AppendAccepted appends what Accepted gives.
 func AppendAccepted(out []byte, id uint64, duplicate bool) []byte {
-	out = append(out, `{"status":"accepted","id":"`...)
+	out = append(out, acceptedHead...)
 	out = strconv.AppendUint(out, id, idBase)
 	if duplicate {
-		return append(out, `","duplicate":true}`...)
+		return append(out, duplicateTail...)
 	}
-	return append(out, `"}`...)
+	return append(out, acceptedTail...)
 }
+
+// What an accept notice has before and after the id.
+const (
+	acceptedHead  = `{"status":"accepted","id":"`
+	acceptedTail  = `"}`
+	duplicateTail = `","duplicate":true}`
+)
 
 // OK is the answer to register and unregister.
 func OK() []byte { return []byte(`{"status":"ok"}`) }
@@ -45,6 +53,13 @@ type Status struct {
 // ParseStatus reads a status body. It is false for everything else, and for what is too large to be one. A processor's
 // own reply may look the same; the broker's final errors also carry the header Nats-Service-Error-Code.
 func ParseStatus(body []byte) (Status, bool) {
+	if s, ok := parseAccepted(body); ok {
+		return s, true
+	}
+	return decodeStatus(body)
+}
+
+func decodeStatus(body []byte) (Status, bool) {
 	var s Status
 	if len(body) > maxStatusBody || json.Unmarshal(body, &s) != nil {
 		return Status{}, false
@@ -54,4 +69,27 @@ func ParseStatus(body []byte) (Status, bool) {
 		return s, true
 	}
 	return Status{}, false
+}
+
+// parseAccepted reads an accept notice as AppendAccepted writes it. A client may get as many of them as it sends items, and to
+// decode any JSON took it longer than all else that it does with one.
+func parseAccepted(body []byte) (Status, bool) {
+	id, ok := bytes.CutPrefix(body, []byte(acceptedHead))
+	if !ok {
+		return Status{}, false
+	}
+	id, ok = bytes.CutSuffix(id, []byte(acceptedTail))
+	duplicate := false
+	if !ok {
+		id, duplicate = bytes.CutSuffix(id, []byte(duplicateTail))
+	}
+	if len(id) > maxIDLen || !ok && !duplicate {
+		return Status{}, false
+	}
+	for _, c := range id {
+		if _, ok := idDigit(c); !ok {
+			return Status{}, false
+		}
+	}
+	return Status{Status: statusAccepted, ID: string(id), Duplicate: duplicate}, true
 }
