@@ -29,11 +29,10 @@ type actor struct {
 	batch   *queue.Batch // under way
 	gather  gatherer     // replies that leave together
 	frames  []byte       // of a message of work; empty between two
-	heard   hearing
-	touched bool      // in owner.touched
-	holds   bool      // counted in owner.holding
-	wake    time.Time // for which it is in owner.alarms; zero: it is not
-	alarm   int       // where in owner.alarms
+	touched bool         // in owner.touched
+	holds   bool         // counted in owner.holding
+	wake    time.Time    // for which it is in owner.alarms; zero: it is not
+	alarm   int          // where in owner.alarms
 }
 
 func newActor(o *owner, cfg queue.Config, q *queue.Queue, st store.Queue, log *slog.Logger, fail func(error)) *actor {
@@ -113,7 +112,6 @@ func (a *actor) step(ev queue.Event) {
 
 // finish does what the steps asked for, and hands the next batch to the writer.
 func (a *actor) finish() {
-	a.heard = hearing{}
 	for {
 		a.perform()
 		if !a.submit() && !a.catchUp() {
@@ -182,21 +180,6 @@ func (a *actor) publish(m *queue.Msg) {
 	if delivered, known := a.bus.final(a, m); known {
 		a.step(queue.Settled{Item: item, Delivered: delivered})
 	}
-}
-
-// hearing is what the server last said of a subject, for one round: senders use one for many items, and to ask took longer
-// than to publish.
-type hearing struct {
-	subject string
-	yes     bool
-}
-
-// listens says whether the embedded server has a subscription for a subject that is not empty.
-func (a *actor) listens(subject string) bool {
-	if a.heard.subject != subject {
-		a.heard = hearing{subject, a.bus.listens(subject)}
-	}
-	return a.heard.yes
 }
 
 // read does one read and steps its result. A store that cannot be read ends the broker.

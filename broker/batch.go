@@ -246,7 +246,7 @@ func (b *bus) sendFrames(g *gathering) {
 // finals is final for a message of several.
 func (b *bus) finals(a *actor, g *gathering) (delivered, known bool) {
 	if b.listens != nil {
-		if !a.listens(g.subject) {
+		if !a.o.listens(b, g.subject) {
 			return false, true
 		}
 		b.sendFrames(g)

@@ -121,7 +121,7 @@ func (b *bus) interest(subject string) bool { return b.listens(subject) }
 func (b *bus) final(a *actor, m *queue.Msg) (delivered, known bool) {
 	to, _, _ := queue.SplitReply(m.To)
 	if b.listens != nil {
-		if !a.listens(to) {
+		if !a.o.listens(b, to) {
 			return false, true
 		}
 		b.publish(a.cfg.Address, m)

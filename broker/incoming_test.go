@@ -6,8 +6,42 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"stint/broker/queue"
 	"stint/wire"
 )
+
+// Each subject of a queue leads to its route, also where an address ends like a lease.
+func TestFinder(t *testing.T) {
+	addresses := []string{"a", "a.b", "a.1", "a.b.1.2", "1"}
+	var intakes []*intake
+	for _, address := range addresses {
+		k := newIntake(newOwner(1))
+		k.add(nil, &actor{cfg: queue.Config{Address: address}})
+		intakes = append(intakes, k)
+	}
+	find := finder(intakes)
+	for i, k := range intakes {
+		a := addresses[i]
+		for tag, subjects := range [][]string{
+			{wire.LeaseSubject(a, 1<<60, 1), wire.LeaseSubject(a, 0, 987654321)},
+			{wire.TalkSubject(a, 77, 0), wire.TalkSubject(a, 1, 9)},
+			{wire.RegisterSubject(a)},
+			{wire.UnregisterSubject(a)},
+			{a},
+		} {
+			for _, subject := range subjects {
+				if lane, got := find([]byte(subject)); lane != k.lane || got != tag {
+					t.Errorf("%s leads to route %d, or that of another queue, not to %d of %s", subject, got, tag, a)
+				}
+			}
+		}
+	}
+	for _, subject := range []string{"b", "a.", "a.c", "a.lease", "a.lease.1", ".1", "1.", "a.event.1.2", "a.leases.1.2"} {
+		if lane, _ := find([]byte(subject)); lane != nil {
+			t.Errorf("%s leads to a route", subject)
+		}
+	}
+}
 
 // FuzzLeanSend: a header block that is read in place means what it means when it is decoded.
 func FuzzLeanSend(f *testing.F) {

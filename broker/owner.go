@@ -36,8 +36,9 @@ type owner struct {
 	alarms  alarms        // actors that want to be woken, the next first
 	timer   *time.Timer   // for the first of alarms
 	wake    time.Time     // what the timer is set to
-	now     time.Time     // see clock
-	uses    int           // of now
+	heard   hearing
+	now     time.Time // see clock
+	uses    int       // of now
 }
 
 // commit is the result of the batch that an actor had under way.
@@ -72,7 +73,7 @@ func (o *owner) run() {
 		o.takeCommits()
 		o.finish()
 		o.setTimer()
-		o.uses = 0
+		o.uses, o.heard = 0, hearing{} // of before the wait
 		from, rest := o.parcels, (<-chan struct{})(nil)
 		if o.open != nil {
 			from, rest = nil, always
@@ -230,6 +231,21 @@ func (o *owner) clock() time.Time {
 	}
 	o.uses = (o.uses + 1) % clockUses
 	return o.now
+}
+
+// hearing is what the server last said of a subject, until the owner waits again: senders use one for many items and queues, and to
+// ask took longer than to publish.
+type hearing struct {
+	subject string
+	yes     bool
+}
+
+// listens says whether the embedded server has a subscription for a subject that is not empty.
+func (o *owner) listens(b *bus, subject string) bool {
+	if o.heard.subject != subject {
+		o.heard = hearing{subject, b.listens(subject)}
+	}
+	return o.heard.yes
 }
 
 // ask runs f, about a, between two rounds and waits for it. Once the owner has ended f is not run.

@@ -40,6 +40,9 @@ func (q *Queue) Take(now time.Time) *Batch {
 	}
 	q.now = now
 	q.endHopes()
+	if len(q.dirty)+len(q.regChanges)+len(q.replyPuts)+len(q.replyDrops)+len(q.extra) == 0 {
+		return nil // all hope still
+	}
 	q.lastBytes = q.dirtyBytes
 	b := &Batch{Ops: q.spare.ops, changes: q.spare.changes, records: slices.Grow(q.spare.records, len(q.dirty))}
 	q.spare = memory{}
