@@ -6,8 +6,8 @@
 //	owner   a goroutine for the queues of a database, or for a share of them on a large machine. It owns their actors: the
 //	        rules of one queue each, and what is needed to do what they say. Nothing in here is locked: what others know
 //	        reaches the owner through its channels.
-//	intake  a goroutine for each owner. It takes messages from NATS, translates, checks, and posts to the actors'
-//	        mailboxes, which share the owner's channel.
+//	intake  a goroutine for each owner. It takes messages from NATS, translates, checks, and sends the owner events for its
+//	        actors, by the parcel.
 //	bus     the broker's connection: what leaves, and what is asked of the server.
 //	tap     the way past the client library for what arrives: see package tap. Over TLS, or without a TCP connection, everything
 //	        comes through the library, and means the same.
@@ -22,7 +22,7 @@
 // leave in one message for each subject; only then do the rules hear that they were delivered. So an accept notice that
 // follows from a delivery cannot leave before the reply, as with a reply by itself.
 //
-// A mailbox is bounded. When an actor's is full, what comes for it waits in front of it, with the intake; when maxBacklog waits there
+// What an actor may have to step is bounded: its mailbox. When that is full, what comes for it waits in front of it, with the intake; when maxBacklog waits there
 // the item is refused with code "busy": a sender is told, nothing is dropped in silence. (What the intake has not come to waits in the
 // server, or where the library brings it in a channel with room for a tenth of a second, beyond which nats.go drops it without
 // a word to the publisher. So the intake waits for nobody.)

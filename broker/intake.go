@@ -174,7 +174,7 @@ func (in *inlet) room(bytes int64) *parcel {
 	}
 	if k.open == nil {
 		if len(k.o.parcels) == cap(k.o.parcels) {
-			return nil // nobody else sends any, so there will be room for what is opened else
+			return nil // else there is room for the one that is opened, for nobody else sends any
 		}
 		select {
 		case k.open = <-k.o.empties:

@@ -44,16 +44,18 @@ func newParcel() *parcel {
 
 func (p *parcel) full() bool { return len(p.letters) == parcelRoom }
 
-// add puts an event in, which there is room for. What the usual events point to is copied.
+// add puts an event in. The parcel must not be full.
 func (p *parcel) add(to *actor, ev queue.Event, bytes int64) {
 	p.letters = append(p.letters, letter{to, ev, bytes})
 }
 
+// addSent is add for what comes most, of which the parcel has a copy.
 func (p *parcel) addSent(to *actor, s *queue.Sent) {
 	p.sents = append(p.sents, *s)
 	p.add(to, &p.sents[len(p.sents)-1], int64(len(s.Body)))
 }
 
+// addAnswered is addSent for an answer.
 func (p *parcel) addAnswered(to *actor, s *queue.Answered) {
 	p.answers = append(p.answers, *s)
 	p.add(to, &p.answers[len(p.answers)-1], int64(len(s.Body)))
