@@ -59,6 +59,9 @@ completed/s and accepted/s are one flow. It is measured from the first reply unt
 With --batch N the sender and the processors use batches with stint: up to N items, answers or replies that are ready at one
 time go in one message. Nothing waits for a message to fill. The peers have no batches and are measured as they are.
 
+The sender reads accept notices as stint send does, with --decode-json with a decoder of any JSON, as the client library of
+JetStream reads acknowledgements.
+
 With --slow-sync there are also rounds of stint in which each fsync takes that much longer.
 
 Latencies are taken under the load. Processor time, memory (what is not a mapped file) and bytes written are those of the
@@ -97,6 +100,7 @@ func (f *benchFlags) add(cmd *cobra.Command) {
 	flags.IntVar(&f.Batch, "batch", 0, "how many items may go in one message through stint, both ways")
 	flags.IntVar(&f.Queues, "queues", 1, "how many queues the items are spread over")
 	flags.Int64Var(&f.Backlog, "backlog", 0, "how many items wait meanwhile; with --mode roundtrip")
+	flags.BoolVar(&f.DecodeJSON, "decode-json", false, "decode accept notices as any JSON")
 	flags.DurationVar(&f.SlowSync, "slow-sync", 0, "measure stint also with each fsync this much longer, such as 5ms")
 	flags.StringVar(&f.Dir, "dir", "", "`DIRECTORY` for the data while it runs; without it, that of temporary files")
 	flags.StringVar(&f.CPUProfile, "cpuprofile", "", "`FILE` for the server's processor profile; a peer's is FILE.NAME")

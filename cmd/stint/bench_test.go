@@ -91,7 +91,7 @@ func TestBenchInBatches(t *testing.T) {
 }
 
 func TestBenchEnqueue(t *testing.T) {
-	r := runBench(t, "--mode=enqueue", "--items=100", "--window=1", "--peer=jetstream", "--peer=relay")
+	r := runBench(t, "--mode=enqueue", "--items=100", "--window=1", "--decode-json", "--peer=jetstream", "--peer=relay")
 	checkCounts(t, r, []bench.Kind{bench.Stint, bench.JetStream, bench.Relay},
 		map[string]float64{"sent": 100, "accepted": 100, "accepted_per_s": 0, "completed": -1, "roundtrip_p50_us": -1})
 }

@@ -74,6 +74,9 @@ func TestSpecOfEachKind(t *testing.T) {
 	if diff := cmp.Diff([]string{"work-1", "work-2"}, s.Queues); diff != "" {
 		t.Error(diff)
 	}
+	if o.DecodeJSON = true; !o.spec(Relay).DecodeJSON || s.DecodeJSON {
+		t.Error("how notices are read is not passed on")
+	}
 	o.Batch = 8
 	if o.spec(Stint).Batch != 8 || o.spec(StintSlow).Batch != 8 || o.spec(JetStream).Batch != 0 || o.spec(Relay).Batch != 0 {
 		t.Error("batches are for Stint alone")
@@ -268,15 +271,17 @@ func TestOneAnswerCompletes(t *testing.T) {
 }
 
 func TestAcceptNotice(t *testing.T) {
-	if err := checkAccepted(wire.Accepted(7, false)); err != nil {
-		t.Error(err)
-	}
-	refusal := wire.Errorf(wire.CodeQueueFull, "no room").Body()
-	if err := checkAccepted(refusal); err == nil || !strings.Contains(err.Error(), "no room (queue_full)") {
-		t.Errorf("a refusal: %v", err)
-	}
-	if err := checkAccepted([]byte("hello")); err == nil {
-		t.Error("something else is taken for a notice")
+	for _, decode := range []bool{false, true} {
+		if err := checkAccepted(wire.Accepted(7, false), decode); err != nil {
+			t.Error(err)
+		}
+		refusal := wire.Errorf(wire.CodeQueueFull, "no room").Body()
+		if err := checkAccepted(refusal, decode); err == nil || !strings.Contains(err.Error(), "no room (queue_full)") {
+			t.Errorf("a refusal: %v", err)
+		}
+		if err := checkAccepted([]byte("hello"), decode); err == nil {
+			t.Error("something else is taken for a notice")
+		}
 	}
 }
 

@@ -34,9 +34,11 @@
 //   - Every kind has the same processes, the same number of connections, the same NATS server with the same options and
 //     the same settings of the collector of garbage, which are Stint's. Rounds take turns and each begins with another
 //     kind, so that a machine that slows down slows all of them.
-//   - The sender reads every accept notice as JSON, as nats.go reads JetStream's. Items have one header and one reply
-//     subject with every kind. A window is a set of slots that are filled again, each with its subject, message and
-//     buffer, so that the sender itself is cheap.
+//   - Each kind has its own client: with JetStream nats.go decodes every acknowledgement as JSON, with Stint and the relay
+//     the sender reads every accept notice with package wire, as stint send does. With --decode-json it decodes the notices
+//     as JSON, too, as a client may that knows nothing of how the broker writes them.
+//   - Items have one header and one reply subject with every kind. A window is a set of slots that are filled again, each
+//     with its subject, message and buffer, so that the sender itself is cheap.
 //   - JetStream is used as its own client library has it: PublishAsync with callbacks and the same window; one durable
 //     consumer with explicit acknowledgements, shared by the processors, which pull as much as their capacity. As many
 //     acknowledgements may be missing as the processors have room.

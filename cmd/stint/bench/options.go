@@ -54,7 +54,8 @@ const (
 	maxBatchBytes  = MaxSize    // of the items of one message
 )
 
-// Options are what to measure. Every field must be set but Items, Batch, Backlog, SlowSync, Dir and the profiles.
+// Options are what to measure. Every field must be set but Items, Batch, Backlog, DecodeJSON, SlowSync, Dir and the
+// profiles.
 type Options struct {
 	Peers      []Kind        `json:"peers"`
 	Mode       Mode          `json:"mode"`
@@ -68,6 +69,7 @@ type Options struct {
 	Queues     int           `json:"queues"`
 	Batch      int           `json:"batch,omitempty"` // items in one message, with Stint; 0 or 1: messages of their own
 	Backlog    int64         `json:"backlog,omitempty"`
+	DecodeJSON bool          `json:"decode_json,omitempty"`
 	SlowSync   time.Duration `json:"-"`             // added to each fsync in rounds of their own
 	Dir        string        `json:"dir,omitempty"` // where the data goes; "": the system's place for temporary files
 	CPUProfile string        `json:"-"`             // file for the server of Stint; a peer's has the kind appended
@@ -154,7 +156,7 @@ func (o *Options) kinds() []Kind {
 func (o *Options) spec(kind Kind) spec {
 	s := spec{
 		Kind: kind, Mode: o.Mode, Items: o.Items, Size: o.Size, Window: o.Window,
-		Processors: o.Processors, Capacity: o.Capacity, Backlog: o.Backlog,
+		Processors: o.Processors, Capacity: o.Capacity, Backlog: o.Backlog, DecodeJSON: o.DecodeJSON,
 		CPUProfile: profileName(o.CPUProfile, kind), MemProfile: profileName(o.MemProfile, kind),
 	}
 	if o.Items == 0 {

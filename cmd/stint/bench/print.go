@@ -73,6 +73,9 @@ func (r *Report) notes() []string {
 	if r.Machine.FileSystem == inMemory {
 		out = append(out, "the data lies in memory (tmpfs), where an fsync costs nothing: name a directory on a disk with --dir.")
 	}
+	if r.Options.DecodeJSON {
+		out = append(out, "the sender decodes accept notices as any JSON.")
+	}
 	if r.Options.SlowSync > 0 {
 		out = append(out, fmt.Sprintf("in stint-slow each fsync takes %s longer: the delay stands before an append to the log, and twice before a commit "+
 			"of the file, which has two. Peers are not slowed.", r.Options.SlowSync))

@@ -188,7 +188,7 @@ func (s *sender) acceptedAt(i int, notice []byte) error {
 	if s.Batch > 0 {
 		return s.acceptedBatch(s.slots[i].batch, notice)
 	}
-	if err := checkAccepted(notice); err != nil {
+	if err := checkAccepted(notice, s.DecodeJSON); err != nil {
 		return err
 	}
 	s.acceptedOne(i)

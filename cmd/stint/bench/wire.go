@@ -28,6 +28,7 @@ type spec struct {
 	Index      int           `json:"index"` // of a processor, from 0
 	Batch      int           `json:"batch"` // items in one message; 0: messages of their own
 	Backlog    int64         `json:"backlog"`
+	DecodeJSON bool          `json:"decode_json"` // accept notices, as any JSON
 	SlowSync   time.Duration `json:"slow_sync"`
 	CPUProfile string        `json:"cpu_profile"`
 	MemProfile string        `json:"mem_profile"`
@@ -127,9 +128,15 @@ func readStamp(body []byte) (number int64, at time.Duration, ok bool) {
 	return int64(binary.BigEndian.Uint64(body)), time.Duration(binary.BigEndian.Uint64(body[8:])), true
 }
 
-// checkAccepted reads an accept notice as any client would.
-func checkAccepted(body []byte) error {
-	status, ok := wire.ParseStatus(body)
+// checkAccepted reads an accept notice as stint send does, or with a decoder of any JSON.
+func checkAccepted(body []byte, decodeJSON bool) error {
+	var status wire.Status
+	var ok bool
+	if decodeJSON {
+		ok = json.Unmarshal(body, &status) == nil
+	} else {
+		status, ok = wire.ParseStatus(body)
+	}
 	switch {
 	case !ok:
 		return fmt.Errorf("the accept notice is not one: %.80q", body)
