@@ -35,8 +35,15 @@ func (k *intake) take(m *tap.Message, keep bool) {
 	if !keep {
 		msg.data = bytes.Clone(m.Data)
 	}
-	if msg.reply = in.good[0]; string(m.Reply) != msg.reply { // which allocates nothing
-		msg.reply = string(m.Reply)
+	switch {
+	case len(m.Reply) == 0:
+	case string(m.Reply) == in.good[0]: // which allocates nothing
+		msg.reply = in.good[0]
+	default:
+		if string(m.Reply) != k.reply {
+			k.reply = string(m.Reply)
+		}
+		msg.reply = k.reply
 	}
 	if r.subject == in.cfg.Address {
 		if send, err, ok := wire.ParseLeanSend(m.Header, msg.data); ok {

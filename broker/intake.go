@@ -35,6 +35,7 @@ type intake struct {
 	subs   map[*nats.Subscription]route // likewise
 	open   *parcel                      // is being filled
 	msg    incoming                     // is being looked at
+	reply  string                       // the last new one: senders use one for many queues, which then have it in memory once
 	late   []*inlet                     // have a backlog
 	done   chan struct{}                // closed when run has ended
 }
