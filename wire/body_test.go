@@ -280,3 +280,20 @@ func ExampleParseRegister() {
 	// orders.processor.1 4 <nil>
 	// bad_request: "processor" is not a string: name the subject that the processor listens at
 }
+
+// BenchmarkParseStatus reads an accept notice, and the same as any JSON.
+func BenchmarkParseStatus(b *testing.B) {
+	notice := Accepted(1<<41+12345, false)
+	for _, way := range []struct {
+		name  string
+		parse func([]byte) (Status, bool)
+	}{{"accepted", ParseStatus}, {"by_decoding", decodeStatus}} {
+		b.Run(way.name, func(b *testing.B) {
+			for b.Loop() {
+				if _, ok := way.parse(notice); !ok {
+					b.Fatal("the notice is not one")
+				}
+			}
+		})
+	}
+}
