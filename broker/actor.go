@@ -94,7 +94,7 @@ func (a *actor) lookUpAll(ev queue.Event) (items int) {
 // lookUp adds what the store remembers of an item's message id.
 func (a *actor) lookUp(s *queue.Sent) {
 	d, found, err := a.st.Dedup(s.MsgID)
-	a.o.uses = 0
+	a.o.waited()
 	switch {
 	case errors.Is(err, store.ErrDamaged):
 		a.log.Warn("what was remembered of a message id is damaged: the item counts as new", "queue", a.cfg.Address, "id", s.MsgID, "err", err)
@@ -184,7 +184,7 @@ func (a *actor) publish(m *queue.Msg) {
 
 // read does one read and steps its result. A store that cannot be read ends the broker.
 func (a *actor) read(r queue.Read) {
-	a.o.uses = 0 // nothing below asks for the time before the read has ended
+	a.o.waited() // nothing below asks for the time, or who listens, before the read has ended
 	if r.Kind == queue.ReadReply {
 		rep, found, err := a.st.Reply(r.Item)
 		if err != nil {

@@ -108,6 +108,7 @@ func (k *intake) run() {
 	defer k.lane.Close()
 	retry := time.NewTimer(time.Hour)
 	defer retry.Stop()
+	unsent := 0 // messages from the library since the last parcel: many of them may make no event
 	for {
 		late := len(k.late)
 		select {
@@ -116,8 +117,9 @@ func (k *intake) run() {
 				k.msg = fromLibrary(m)
 				r.handle(r.in, &k.msg)
 			}
-			if len(k.flow) == 0 {
+			if unsent++; len(k.flow) == 0 || unsent >= parcelRoom {
 				k.send()
+				unsent = 0
 			}
 		case b := <-k.lane.C():
 			for i := range b.Messages {

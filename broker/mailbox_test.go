@@ -7,6 +7,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/nats-io/nats.go"
 	"pgregory.net/rapid"
 
 	"stint/broker/queue"
@@ -93,6 +94,60 @@ func TestParcelsAreBounded(t *testing.T) {
 	in.step()
 	if !in.offer(queue.Tick{}) {
 		t.Error("there is no room when all were received")
+	}
+}
+
+// An event does not wait for the end of a stream of messages that make none.
+func TestParcelLeavesAmongMessagesWithoutEvents(t *testing.T) {
+	in := testInlet()
+	k := in.intake
+	in.bus = &bus{log: slog.New(slog.DiscardHandler)}
+	in.cfg = &in.a.cfg
+	sends, answers := &nats.Subscription{}, &nats.Subscription{}
+	k.subs[sends], k.subs[answers] = route{"q", in, (*inlet).onSend}, route{"q.lease.*.*", in, (*inlet).onAnswer}
+	k.flow <- &nats.Msg{Subject: "q", Sub: sends}
+	for range 3 * parcelRoom {
+		k.flow <- &nats.Msg{Subject: "q.lease.no.lease", Sub: answers}
+	}
+	k.flow <- &nats.Msg{Subject: "q", Sub: sends}
+	go k.run()
+	if p := <-k.o.parcels; len(p.letters) != 1 {
+		t.Errorf("the first parcel has %d letters: it waited for the last message", len(p.letters))
+	}
+	close(k.o.quit)
+	<-k.done
+}
+
+// Mail that does not come from the intake is received in one round, as far as that goes.
+func TestMailIsReceivedTogether(t *testing.T) {
+	a := testActor()
+	for range 3 {
+		a.o.mail <- letter{a, queue.Tick{}, notCounted}
+	}
+	a.o.receiveMail(letter{a, queue.Tick{}, notCounted})
+	if len(a.o.mail) != 0 || a.mail.letters != 0 {
+		t.Errorf("%d letters are left, %d are counted as the intake's", len(a.o.mail), a.mail.letters)
+	}
+	a.o.mail <- letter{a, queue.Tick{}, notCounted}
+	a.o.commits <- commit{}
+	a.o.receiveMail(letter{a, queue.Tick{}, notCounted})
+	if len(a.o.mail) != 1 {
+		t.Error("the result of a batch waits for mail")
+	}
+}
+
+// What the server said is asked again once time has passed.
+func TestWhoListensIsAskedAgainAfterAWait(t *testing.T) {
+	asked := 0
+	b := &bus{listens: func(string) bool { asked++; return asked == 1 }}
+	o := newOwner(1)
+	first := o.listens(b, "s")
+	if again := o.listens(b, "s"); !first || !again || asked != 1 {
+		t.Errorf("the server was asked %d times in a round", asked)
+	}
+	o.waited()
+	if o.listens(b, "s") {
+		t.Error("what was true before a wait is believed after it")
 	}
 }
 

@@ -73,7 +73,7 @@ func (o *owner) run() {
 		o.takeCommits()
 		o.finish()
 		o.setTimer()
-		o.uses, o.heard = 0, hearing{} // of before the wait
+		o.waited()
 		from, rest := o.parcels, (<-chan struct{})(nil)
 		if o.open != nil {
 			from, rest = nil, always
@@ -85,7 +85,7 @@ func (o *owner) run() {
 		case <-rest:
 			o.receive()
 		case l := <-o.mail:
-			l.to.receive(&l)
+			o.receiveMail(l)
 		case c := <-o.commits:
 			c.of.committed(c.err)
 		case err := <-o.health:
@@ -134,6 +134,23 @@ func (o *owner) receive() {
 		}
 	}
 }
+
+// receiveMail gives out l and what else waits, within the same bounds.
+func (o *owner) receiveMail(l letter) {
+	for n := 0; ; {
+		if n += l.to.receive(&l); n >= atOnce || len(o.commits) > 0 {
+			return
+		}
+		select {
+		case l = <-o.mail:
+		default:
+			return
+		}
+	}
+}
+
+// waited says that time has passed since the round began: what was true before may have changed.
+func (o *owner) waited() { o.uses, o.heard = 0, hearing{} }
 
 // takeCommits gives out the results that have come back.
 func (o *owner) takeCommits() {

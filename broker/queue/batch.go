@@ -33,7 +33,8 @@ func (q *Queue) gathered() int {
 }
 
 // Take gives what should be written next, nil if nothing is to be or a batch is under way. The caller submits it,
-// steps [Committed] with the result, and on success publishes After. A batch without Ops counts as committed.
+// steps [Committed] with the result, after which Ops are the queue's again, and on success publishes After and calls [Queue.Said].
+// A batch without Ops counts as committed.
 func (q *Queue) Take(now time.Time) *Batch {
 	if q.underway != nil || q.broken || !q.pending() || now.Before(q.retryAt) || now.Before(q.gatherUntil()) {
 		return nil
@@ -228,6 +229,7 @@ func (q *Queue) committed(err error) {
 	}
 	for _, r := range b.replies {
 		q.out.Msgs = batchNotices(q.out.Msgs, r.id, r.accepts)
+		r.accepts = nil
 		q.keep(r)
 	}
 	for i := range b.extra {

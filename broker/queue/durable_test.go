@@ -2,8 +2,10 @@ package queue
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
+	"weak"
 
 	"stint/store"
 	"stint/wire"
@@ -283,4 +285,47 @@ func TestAFullPendingListStopsTheIntake(t *testing.T) {
 	if !w.q.Full() {
 		t.Error("registrations gather without end while the store is full")
 	}
+}
+
+// A reply that is kept for its sender does not keep the item: its size counts nowhere any more.
+func TestKeptReplyLetsItsItemGo(t *testing.T) {
+	now := time.Now()
+	q := New(Options{Config: Config{Address: "q"}.WithDefaults(true), Persistent: true, Watched: true}, store.Snapshot{Epoch: 1}, now)
+	var out Out
+	step := func(ev Event) (work Msg) {
+		q.Step(now, ev, &out)
+		for _, m := range out.Msgs {
+			if m.Kind == Work {
+				work = m
+			}
+		}
+		out = Out{}
+		return work
+	}
+	commit := func() {
+		now = now.Add(time.Second)
+		for b := q.Take(now); b != nil; b = q.Take(now) {
+			step(Committed{})
+			q.Said(b)
+			now = now.Add(time.Second)
+		}
+	}
+	step(&Registered{Registration: wire.Registration{Processor: "p", Capacity: 1}})
+	commit()
+	body := make([]byte, 1<<10)
+	item := weak.Make(&body[0])
+	work := step(&Sent{Reply: "away", Body: body, Send: wire.Send{AcceptedReply: "accepts"}})
+	step(&Answered{Item: work.Item, Attempt: work.N, Answer: wire.Answer{Kind: wire.Done}})
+	step(Settled{Item: work.Item})
+	work, body = Msg{}, nil
+	runtime.GC()
+	if item.Value() == nil {
+		t.Error("the item is gone before its reply is written: the test tells nothing")
+	}
+	commit()
+	runtime.GC()
+	if item.Value() != nil || q.Stats().Replies != 1 {
+		t.Errorf("the item is in memory with %d replies kept", q.Stats().Replies)
+	}
+	runtime.KeepAlive(q)
 }

@@ -10,7 +10,7 @@ import (
 
 // registration is a processor that takes work. held counts its slots in use: current leases and late ones.
 type registration struct {
-	subject  string
+	subject  string // that of name
 	capacity int
 	batch    int // how many items it takes in one message; 0: work comes in messages of its own
 	held     int
@@ -26,6 +26,8 @@ type registration struct {
 
 	message uint64 // number of the last message of several items
 	at      int    // where it gathers in Out.Work, while it does
+
+	name unique.Handle[string] // keeps the one copy of the subject that all queues share
 }
 
 func (r *registration) hasRoom() bool {
@@ -130,8 +132,9 @@ type regChange struct {
 
 // addRegistration adds a processor. Its subject is in memory once, however many queues it is registered at.
 func (q *Queue) addRegistration(subject string, capacity int, seen int64) *registration {
-	r := &registration{subject: unique.Make(subject).Value(), capacity: capacity, seen: seen}
-	q.regs[subject] = r
+	name := unique.Make(subject)
+	r := &registration{subject: name.Value(), capacity: capacity, seen: seen, name: name}
+	q.regs[r.subject] = r
 	q.room.offer(r)
 	return r
 }

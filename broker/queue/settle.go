@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"slices"
 	"time"
 
 	"stint/store"
@@ -103,7 +104,7 @@ func (q *Queue) finalSettled(e Settled) {
 // keepUnwritten writes the reply of an item that was never written, for its sender is away.
 func (q *Queue) keepUnwritten(it *item) {
 	r := q.newReply(it)
-	r.accepts = it.accepts
+	r.accepts = slices.Clone(it.accepts) // which may be a part of the item, and the reply outlives it
 	it.accepts = nil
 	q.replyPuts = append(q.replyPuts, r)
 }

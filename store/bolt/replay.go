@@ -8,7 +8,7 @@ import (
 )
 
 // round is a number of groups of the log, in order, that are brought into the file in one transaction: those of one file
-// while the database is open, those of both after a crash. The way is the same.
+// while the database is open, those of both after a crash. The way is the same, but for keep.
 type round struct {
 	each func(yield func(content []byte) error) error
 	last uint64 // number of the last group
