@@ -22,10 +22,10 @@
 // leave in one message for each subject; only then do the rules hear that they were delivered. So an accept notice that
 // follows from a delivery cannot leave before the reply, as with a reply by itself.
 //
-// What an actor may have to step is bounded: its mailbox. When that is full, what comes for it waits in front of it, with the intake; when maxBacklog waits there
-// the item is refused with code "busy": a sender is told, nothing is dropped in silence. (What the intake has not come to waits in the
-// server, or where the library brings it in a channel with room for a tenth of a second, beyond which nats.go drops it without
-// a word to the publisher. So the intake waits for nobody.)
+// What an actor may have to step is bounded: its mailbox. When that is full, what comes for it waits in front of it, with the
+// intake; when maxBacklog waits there the item is refused with code "busy": a sender is told, nothing is dropped in silence.
+// (What the intake has not come to waits in the server, or where the library brings it in a channel with room for a tenth of a
+// second, beyond which nats.go drops it without a word to the publisher. So the intake waits for nobody.)
 //
 // Rejected: a goroutine for each queue, which was simpler. With 1,000 busy queues each woke for its items alone, and an item cost
 // eight times what it does when few wake-ups, one timer and one view of how busy things are serve all of them. And a

@@ -35,9 +35,11 @@ type intake struct {
 	subs   map[*nats.Subscription]route // likewise
 	open   *parcel                      // is being filled
 	msg    incoming                     // is being looked at
-	reply  string                       // the last new one: senders use one for many queues, which then have it in memory once
-	late   []*inlet                     // have a backlog
-	done   chan struct{}                // closed when run has ended
+	sent   queue.Sent                   // is being posted, as is answer: only what has to wait gets memory of its own
+	answer queue.Answered
+	reply  string        // the last new one: senders use one for many queues, which then have it in memory once
+	late   []*inlet      // have a backlog
+	done   chan struct{} // closed when run has ended
 }
 
 // route is what a subscription is for.
@@ -153,40 +155,39 @@ func (k *intake) catchUp() {
 }
 
 func (in *inlet) catchUp() {
-	for in.backlog.Len() > 0 {
-		ev := in.backlog.First()
-		n := bodySize(ev)
-		p := in.room(n)
-		if p == nil {
-			return
-		}
-		in.bytes -= n
-		in.backlog.Pop()
-		p.add(in.a, ev, n)
+	for in.backlog.Len() > 0 && in.offer(in.backlog.First()) {
+		in.bytes -= bodySize(in.backlog.Pop())
 	}
 }
 
-// room gives the parcel for an event with such a body, which must then be put in; nil: the event has to wait.
-func (in *inlet) room(bytes int64) *parcel {
-	k := in.intake
-	if !in.box.hasRoom(bytes) {
-		return nil
+// offer puts an event in a parcel if its mailbox has room.
+func (in *inlet) offer(ev queue.Event) bool {
+	n := bodySize(ev)
+	if !in.box.hasRoom(n) || !in.intake.opened() {
+		return false
 	}
+	in.box.sent.add(n)
+	in.intake.open.add(in.a, ev, n)
+	return true
+}
+
+// opened sees to it that a parcel with room is open, unless as many as may wait for the owner.
+func (k *intake) opened() bool {
 	if k.open != nil && k.open.full() {
 		k.send()
 	}
-	if k.open == nil {
-		if len(k.o.parcels) == cap(k.o.parcels) {
-			return nil // else there is room for the one that is opened, for nobody else sends any
-		}
-		select {
-		case k.open = <-k.o.empties:
-		default:
-			k.open = newParcel()
-		}
+	if k.open != nil {
+		return true
 	}
-	in.box.sent.add(bytes)
-	return k.open
+	if len(k.o.parcels) == cap(k.o.parcels) {
+		return false // else there is room for the one that is opened, for nobody else sends any
+	}
+	select {
+	case k.open = <-k.o.empties:
+	default:
+		k.open = newParcel()
+	}
+	return true
 }
 
 // send sends what has been put together.
@@ -197,56 +198,20 @@ func (k *intake) send() {
 	}
 }
 
-// next is room for an event that must not overtake those that wait.
-func (in *inlet) next(bytes int64) *parcel {
-	if in.backlog.Len() > 0 {
-		return nil
-	}
-	return in.room(bytes)
-}
-
 // post hands an event to the queue. While its mailbox is full the event waits, unless so much does that it has to be given up:
 // then post returns false.
 func (in *inlet) post(ev queue.Event) bool {
+	if in.backlog.Len() == 0 && in.offer(ev) {
+		return true
+	}
 	n := bodySize(ev)
-	if p := in.next(n); p != nil {
-		p.add(in.a, ev, n)
-		return true
-	}
-	return in.wait(ev, n)
-}
-
-// postSent is post for what comes most, and keeps a copy.
-func (in *inlet) postSent(s *queue.Sent) bool {
-	n := int64(len(s.Body))
-	if p := in.next(n); p != nil {
-		p.addSent(in.a, s)
-		return true
-	}
-	c := *s
-	return in.wait(&c, n)
-}
-
-// postAnswered is postSent for an answer.
-func (in *inlet) postAnswered(s *queue.Answered) bool {
-	n := int64(len(s.Body))
-	if p := in.next(n); p != nil {
-		p.addAnswered(in.a, s)
-		return true
-	}
-	c := *s
-	return in.wait(&c, n)
-}
-
-// wait puts an event behind those that wait.
-func (in *inlet) wait(ev queue.Event, n int64) bool {
 	if in.backlog.Len() >= maxBacklog || in.backlog.Len() > 0 && in.bytes+n > maxBacklogBytes {
 		return false
 	}
 	if in.backlog.Len() == 0 {
 		in.intake.late = append(in.intake.late, in)
 	}
-	in.backlog.Push(ev)
+	in.backlog.Push(kept(ev))
 	in.bytes += n
 	return true
 }
@@ -265,12 +230,13 @@ func (in *inlet) takeSend(m *incoming, send wire.Send, err *wire.Error) {
 		in.onSendBatch(m, send, err)
 		return
 	}
-	ev := queue.Sent{Reply: m.reply, Header: wire.OfItem(m.header), Body: m.data, Send: send}
+	ev := &in.intake.sent
+	*ev = queue.Sent{Reply: m.reply, Header: wire.OfItem(m.header), Body: m.data, Send: send}
 	err = in.checkTargets(&ev.Reply, &ev.AcceptedReply, err)
 	if size := ev.Size(); size > in.cfg.MaxItemBytes {
 		err = first(err, in.tooLarge(size))
 	}
-	if err == nil && !in.postSent(&ev) {
+	if err == nil && !in.post(ev) {
 		err = in.busy()
 	}
 	if err != nil {
@@ -336,7 +302,9 @@ func (in *inlet) onAnswer(m *incoming) {
 			ans = wire.Answer{Kind: wire.Failed, Code: string(e.Code), Reason: "the processor's own reply subject was refused: " + e.Message}
 		}
 	}
-	if !in.postAnswered(&queue.Answered{Item: item, Attempt: attempt, Header: m.header, Reply: m.reply, Answer: ans}) {
+	ev := &in.intake.answer
+	*ev = queue.Answered{Item: item, Attempt: attempt, Header: m.header, Reply: m.reply, Answer: ans}
+	if !in.post(ev) {
 		in.log.Warn("an answer was dropped, its queue is too busy: the item is given out again after the process timeout", "subject", m.subject)
 		return
 	}

@@ -44,21 +44,17 @@ func newParcel() *parcel {
 
 func (p *parcel) full() bool { return len(p.letters) == parcelRoom }
 
-// add puts an event in. The parcel must not be full.
+// add puts an event in. The parcel must not be full. It has a copy of what comes most.
 func (p *parcel) add(to *actor, ev queue.Event, bytes int64) {
+	switch e := ev.(type) {
+	case *queue.Sent:
+		p.sents = append(p.sents, *e)
+		ev = &p.sents[len(p.sents)-1]
+	case *queue.Answered:
+		p.answers = append(p.answers, *e)
+		ev = &p.answers[len(p.answers)-1]
+	}
 	p.letters = append(p.letters, letter{to, ev, bytes})
-}
-
-// addSent is add for what comes most, of which the parcel has a copy.
-func (p *parcel) addSent(to *actor, s *queue.Sent) {
-	p.sents = append(p.sents, *s)
-	p.add(to, &p.sents[len(p.sents)-1], int64(len(s.Body)))
-}
-
-// addAnswered is addSent for an answer.
-func (p *parcel) addAnswered(to *actor, s *queue.Answered) {
-	p.answers = append(p.answers, *s)
-	p.add(to, &p.answers[len(p.answers)-1], int64(len(s.Body)))
 }
 
 // empty makes the parcel ready for another use.
@@ -69,7 +65,7 @@ func (p *parcel) empty() {
 	p.letters, p.sents, p.answers, p.next = p.letters[:0], p.sents[:0], p.answers[:0], 0
 }
 
-// kept is an event that outlives its parcel.
+// kept is an event that outlives its parcel, or the memory in which the intake made it.
 func kept(ev queue.Event) queue.Event {
 	switch e := ev.(type) {
 	case *queue.Sent:

@@ -23,18 +23,9 @@ func testActor() *actor {
 // testInlet is an actor's way in. Nobody else sends to its owner.
 func testInlet() *inlet {
 	a := testActor()
-	return &inlet{intake: newIntake(a.o), a: a, box: mailbox{of: &a.stepped}}
-}
-
-// offer sends an event if there is room.
-func (in *inlet) offer(ev queue.Event) bool {
-	n := bodySize(ev)
-	p := in.room(n)
-	if p == nil {
-		return false
-	}
-	p.add(in.a, ev, n)
-	return true
+	k := newIntake(a.o)
+	k.add(&bus{log: a.log}, a)
+	return k.routes[0].in
 }
 
 // step has the owner look at all that was sent.
@@ -101,10 +92,15 @@ func TestParcelsAreBounded(t *testing.T) {
 func TestParcelLeavesAmongMessagesWithoutEvents(t *testing.T) {
 	in := testInlet()
 	k := in.intake
-	in.bus = &bus{log: slog.New(slog.DiscardHandler)}
-	in.cfg = &in.a.cfg
 	sends, answers := &nats.Subscription{}, &nats.Subscription{}
-	k.subs[sends], k.subs[answers] = route{"q", in, (*inlet).onSend}, route{"q.lease.*.*", in, (*inlet).onAnswer}
+	for _, r := range k.routes {
+		switch r.subject {
+		case "q":
+			k.subs[sends] = r
+		case wire.LeasePattern("q"):
+			k.subs[answers] = r
+		}
+	}
 	k.flow <- &nats.Msg{Subject: "q", Sub: sends}
 	for range 3 * parcelRoom {
 		k.flow <- &nats.Msg{Subject: "q.lease.no.lease", Sub: answers}
@@ -155,8 +151,10 @@ func TestWhoListensIsAskedAgainAfterAWait(t *testing.T) {
 func TestEventsKeepTheirOrder(t *testing.T) {
 	in := testInlet()
 	const all = 3*maxLetters + 5
+	var ev queue.Sent // one for all, as the intake does it
 	for n := range all {
-		if !in.postSent(&queue.Sent{Body: []byte{1}, Send: wire.Send{AcceptedReply: strconv.Itoa(n)}}) {
+		ev = queue.Sent{Body: []byte{1}, Send: wire.Send{AcceptedReply: strconv.Itoa(n)}}
+		if !in.post(&ev) {
 			t.Fatalf("event %d was given up", n)
 		}
 		if n%(maxLetters+100) == 0 {
@@ -194,7 +192,7 @@ func TestWhatComesWhileTheRulesAreFull(t *testing.T) {
 		a.step(&queue.Sent{})
 	}
 	for n := range 3 {
-		if !in.postSent(&queue.Sent{Send: wire.Send{AcceptedReply: string(rune('a' + n))}}) {
+		if !in.post(&queue.Sent{Send: wire.Send{AcceptedReply: string(rune('a' + n))}}) {
 			t.Fatal("there is no room")
 		}
 	}

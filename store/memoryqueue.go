@@ -66,7 +66,7 @@ func (q *memoryQueue) apply(ops []Op) {
 func (q *memoryQueue) applyOne(op *Op) {
 	switch op.Kind {
 	case OpPut:
-		q.put(op.Record)
+		q.put(*op.Record)
 	case OpMove:
 		q.move(op)
 	case OpDelete:
@@ -111,10 +111,8 @@ func (q *memoryQueue) counter(a Area) *int {
 	}
 }
 
-func (q *memoryQueue) put(given *Record) {
-	r := new(Record)
-	*r = *given
-	q.areas[r.Place.Area].set(placeKey(r.Place, r.ID), r)
+func (q *memoryQueue) put(r Record) {
+	q.areas[r.Place.Area].set(placeKey(r.Place, r.ID), &r)
 	*q.counter(r.Place.Area)++
 	q.counts.Bytes += int64(r.Size())
 	if r.Expires != 0 {

@@ -29,7 +29,12 @@ func (q *Queue) pending() bool {
 
 // gathered is how many changes wait to be written.
 func (q *Queue) gathered() int {
-	return len(q.dirty) + q.hopes.Len() + len(q.regChanges) + len(q.replyPuts) + len(q.replyDrops) + len(q.extra)
+	return q.decided() + q.hopes.Len()
+}
+
+// decided is how many of them do not hope.
+func (q *Queue) decided() int {
+	return len(q.dirty) + len(q.regChanges) + len(q.replyPuts) + len(q.replyDrops) + len(q.extra)
 }
 
 // Take gives what should be written next, nil if nothing is to be or a batch is under way. The caller submits it,
@@ -41,7 +46,7 @@ func (q *Queue) Take(now time.Time) *Batch {
 	}
 	q.now = now
 	q.endHopes()
-	if len(q.dirty)+len(q.regChanges)+len(q.replyPuts)+len(q.replyDrops)+len(q.extra) == 0 {
+	if q.decided() == 0 {
 		return nil // all hope still
 	}
 	q.lastBytes = q.dirtyBytes
@@ -51,7 +56,7 @@ func (q *Queue) Take(now time.Time) *Batch {
 		b.After, b.text = q.said[n-1].after, q.said[n-1].text
 		q.said = q.said[:n-1]
 	}
-	b.Ops = slices.Grow(b.Ops, len(q.dirty)+len(q.regChanges)+len(q.replyPuts)+len(q.replyDrops)+len(q.extra))
+	b.Ops = slices.Grow(b.Ops, q.decided())
 	q.takeItems(b)
 	for _, rc := range q.regChanges {
 		b.Ops = append(b.Ops, rc.op)
@@ -188,7 +193,7 @@ const (
 
 // reuse keeps the memory of a batch that the store is done with.
 func (q *Queue) reuse(b *Batch) {
-	q.spare.ops, q.spare.changes, q.spare.records = emptied(b.Ops), emptied(b.changes), emptied(b.records)
+	q.spare = memory{emptied(b.Ops), emptied(b.changes), emptied(b.records)}
 }
 
 // Said tells the queue that nothing of what was to be said after b is used any more: its memory goes into another batch.
