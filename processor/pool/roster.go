@@ -452,12 +452,13 @@ func (r *roster) drain(now time.Time) {
 	}
 }
 
-// abort ends all children that are left. The handlers have gone.
+// abort ends all children that are left, the youngest first: the guard would start one that waits for another to end. The handlers
+// have gone.
 func (r *roster) abort(now time.Time) {
 	if !r.draining {
 		r.drain(now)
 	}
-	for _, c := range r.children {
+	for _, c := range slices.Backward(r.children) {
 		if c.state != stopping {
 			r.doom(now, c, processor.ErrShutdown, syscall.SIGKILL)
 		}

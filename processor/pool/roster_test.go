@@ -340,6 +340,17 @@ func TestDrainGivesBackWhatWaits(t *testing.T) {
 
 // Whatever happens in whatever order: each item is settled once, children hold no more than they may, and in the end nothing is
 // left.
+// The youngest are killed first: the guard lets them wait for others to end, and would start them when those do.
+func TestAbortKillsTheYoungestFirst(t *testing.T) {
+	h := newStageHand(t, Options{Children: 3, MinChildren: 3})
+	h.want("children", h.numbers(), "[1 2 3]")
+	for range 3 {
+		h.arrive("")
+	}
+	h.r.abort(h.now)
+	h.want("killed", h.signals, "[3 9 2 9 1 9]")
+}
+
 func TestRosterAtRandom(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		o := Options{
