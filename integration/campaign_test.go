@@ -26,6 +26,7 @@ type campaign struct {
 	gone    chan []harness.Event // all events, when the campaign is over
 	procs   []*harness.Processor
 	slowest time.Duration // from start to ready
+	kills   []string      // when the broker was killed
 }
 
 // newCampaign starts a broker. Attempts and deaths are not limited, so that every item ends with a reply.
@@ -95,13 +96,19 @@ func (c *campaign) atAccept() {
 	}
 }
 
+// kill kills the broker.
+func (c *campaign) kill() {
+	c.kills = append(c.kills, time.Now().Format(harness.Clock))
+	c.broker.Kill()
+}
+
 // restart starts the broker. Before that it may be started and killed on the way up.
 func (c *campaign) restart() {
 	c.t.Helper()
 	if c.rand.IntN(5) == 0 {
 		c.broker.Launch()
 		c.moment(100 * time.Millisecond)
-		c.broker.Kill()
+		c.kill()
 	}
 	c.slowest = max(c.slowest, c.broker.Start())
 }
@@ -127,6 +134,9 @@ func (c *campaign) end() *harness.Verdict {
 	close(c.events)
 	v := harness.Judge(ops, <-c.gone)
 	c.t.Logf("%v; slowest start %v", v, c.slowest.Round(time.Millisecond))
+	if !v.OK() {
+		c.t.Logf("the broker was killed at %s", strings.Join(c.kills, " "))
+	}
 	return v
 }
 

@@ -60,7 +60,7 @@ func TestKill9(t *testing.T) {
 		if n%10 == 5 {
 			c.replace()
 		}
-		c.broker.Kill()
+		c.kill()
 		c.pause(100 * time.Millisecond)
 		c.restart()
 	}

@@ -25,6 +25,7 @@ type Op struct {
 type Accept struct {
 	Item      string
 	Duplicate bool
+	At        time.Time
 }
 
 // Final is a message on the reply subject that is no rejection.
@@ -88,10 +89,13 @@ func Judge(ops []*Op, events []Event) *Verdict {
 		}
 		byID[o.ID] = o
 	}
-	deliveries := map[string][]Event{}
+	deliveries, answers := map[string][]Event{}, map[string][]Event{}
 	for _, e := range events {
-		if e.Kind == Got {
+		switch e.Kind {
+		case Got:
 			deliveries[e.ID] = append(deliveries[e.ID], e)
+		case Answered:
+			answers[e.ID] = append(answers[e.ID], e)
 		}
 	}
 	for id, got := range deliveries {
@@ -100,7 +104,7 @@ func Judge(ops []*Op, events []Event) *Verdict {
 		}
 	}
 	for _, o := range ops {
-		v.judge(o, deliveries[o.ID])
+		v.judge(o, deliveries[o.ID], answers[o.ID])
 	}
 	return v
 }
@@ -117,19 +121,19 @@ func (v *Verdict) unexpected(format string, args ...any) {
 	v.Unexpected = append(v.Unexpected, fmt.Sprintf(format, args...))
 }
 
-func (v *Verdict) judge(o *Op, got []Event) {
+func (v *Verdict) judge(o *Op, got, answered []Event) {
 	v.Sent++
 	v.Resent += max(0, o.Sends-1)
 	v.Delivered += len(got)
 	v.Redelivered += max(0, len(got)-1)
-	v.judgeOutcome(o, got)
+	v.judgeOutcome(o, got, answered)
 	v.judgeFinals(o)
 	v.judgeDeliveries(o, got)
 	v.judgeAccepts(o)
 }
 
 // judgeOutcome counts the item and finds what is missing or ought not to be there.
-func (v *Verdict) judgeOutcome(o *Op, got []Event) {
+func (v *Verdict) judgeOutcome(o *Op, got, answered []Event) {
 	switch {
 	case o.Rejected() && o.Accepted():
 		v.wrong("%s: both rejected (%s) and accepted", o.ID, strings.Join(o.Rejects, ", "))
@@ -141,8 +145,8 @@ func (v *Verdict) judgeOutcome(o *Op, got []Event) {
 	case o.Accepted():
 		v.Accepted++
 		if len(o.Finals) == 0 {
-			v.lost("%s: accepted as %s, sent last at %s, %d deliveries, no final", o.ID, o.Accepts[0].Item,
-				o.SentAt.Format("15:04:05.000000"), len(got))
+			v.lost("%s: sent last at %s, accepted as %s at %s, no final; delivered%s; answered%s", o.ID, o.SentAt.Format(Clock),
+				o.Accepts[0].Item, o.Accepts[0].At.Format(Clock), times(got), times(answered))
 		}
 	default:
 		v.Unknown++
@@ -150,6 +154,21 @@ func (v *Verdict) judgeOutcome(o *Op, got []Event) {
 			v.Recovered++
 		}
 	}
+}
+
+// Clock shows times so that they can be compared with the broker's log.
+const Clock = "15:04:05.000000"
+
+// times lists events.
+func times(events []Event) string {
+	s := ""
+	for _, e := range events {
+		s += fmt.Sprintf(" %s (attempt %d, %s)", e.When().Format(Clock), e.Attempt, e.By)
+	}
+	if s == "" {
+		return " never"
+	}
+	return s
 }
 
 // judgeFinals: there is one, or copies of it that say so; and a processor gave it, to this item.

@@ -75,7 +75,7 @@ func TestJudge(t *testing.T) {
 		{"never delivered", func(o *Op, _ []Event) []Event {
 			o.Finals = nil
 			return nil
-		}, "lost", "0 deliveries"},
+		}, "lost", "delivered never"},
 		{"delivered but never sent", func(_ *Op, e []Event) []Event {
 			return append(e, Event{Kind: Got, By: "p", ID: "z"})
 		}, "unexpected", "never sent"},

@@ -233,7 +233,7 @@ func (s *Sender) receive(m *nats.Msg) {
 }
 
 func (s *Sender) accepted(o *Op, status wire.Status) {
-	o.Accepts = append(o.Accepts, Accept{Item: status.ID, Duplicate: status.Duplicate})
+	o.Accepts = append(o.Accepts, Accept{Item: status.ID, Duplicate: status.Duplicate, At: time.Now()})
 	if len(o.Finals) == 0 {
 		s.open[o.ID] = o // it may have been given up
 	}
