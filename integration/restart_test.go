@@ -184,6 +184,35 @@ func TestLongWork(t *testing.T) {
 	}
 }
 
+// TestLostAnswer: an answer that is lost because the broker is killed costs its processor nothing: when the item's time is
+// up, the one processor there is has it again, and what waits behind it.
+func TestLostAnswer(t *testing.T) {
+	const timeout = 2 * time.Second
+	b := harness.NewBroker(t, harness.Binary(t),
+		harness.Config(harness.Durable("q", harness.Queue{"process_timeout": timeout.Milliseconds()})))
+	b.Start()
+	events := make(chan harness.Event, 64)
+	harness.StartProcessor(t, harness.Spec{URL: b.URL, Queue: "q", Subject: "p"}, events)
+	expect(t, events, harness.Registered)
+	nc := b.Connect()
+	first := ask(t, nc, "q", harness.Order{ID: "1", Do: harness.DoHoldFirst}) // as if it were answered into a dead connection
+	expect(t, events, harness.Got)
+	second := ask(t, nc, "q", harness.Order{ID: "2"})
+	second.accepted(t)
+	<-time.After(leaseWritten)
+	b.Kill()
+	b.Start()
+	began := time.Now()
+	for i, s := range []sent{first, second} {
+		if a := s.answer(t); a.ID != fmt.Sprint(i+1) {
+			t.Errorf("answer %+v, want that of item %d", a, i+1)
+		}
+	}
+	if took := time.Since(began); took < timeout-200*time.Millisecond {
+		t.Errorf("the item was given out again after %v, want its processor to have %v", took, timeout)
+	}
+}
+
 // TestAnswersWhileDown: answers that were given while there was no broker are sent by the processors' clients the moment
 // they are connected again, which is before the broker itself is ready. None is lost.
 func TestAnswersWhileDown(t *testing.T) {

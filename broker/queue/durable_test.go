@@ -71,6 +71,28 @@ func TestTheProcessTimeoutStartsAnewAtARestart(t *testing.T) {
 	w.want("p2: work s1 #2")
 }
 
+// Its processor may have answered while there was no broker. If that counted as its silence, a queue with one processor
+// would never go on.
+func TestAnAnswerThatWasLostWithTheBrokerHoldsUpNobody(t *testing.T) {
+	w := atWork(t, Config{ProcessTimeout: 10 * time.Second})
+	w.advance(leaseWriteAfter)
+	w.send("s2")
+	w.restart()
+	w.said = nil
+	w.advance(10*time.Second - time.Millisecond)
+	w.want()
+	w.advance(time.Millisecond)
+	w.want("p1: work s1 #2")
+	w.answer("s1", 2, "done")
+	w.want("p1: work s2 #2", "r.s1: final done")
+	w.advance(10 * time.Second)
+	w.send("s3")
+	w.want("a.s3: accepted s3")
+	if s := w.q.Stats(); s.Withheld != 1 {
+		t.Errorf("%d are withheld, want the one that was silent under this broker", s.Withheld)
+	}
+}
+
 func TestAStoredLeaseOfAProcessorThatHasLeft(t *testing.T) {
 	w := atWork(t, Config{})
 	w.advance(leaseWriteAfter)

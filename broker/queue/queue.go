@@ -210,6 +210,7 @@ func New(opt Options, snap store.Snapshot, now time.Time) *Queue {
 		q.restoreLease(&snap.Leases[i])
 		q.graceEnd = now.Add(reconnectGrace)
 	}
+	q.room.tidy() // whoever has no room now is the last to get what times out
 	for _, h := range snap.Replies {
 		q.restoreReply(h)
 	}
