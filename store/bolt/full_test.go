@@ -93,47 +93,50 @@ func testFull(t *testing.T, errno syscall.Errno) {
 
 // TestFullJoined: of the batches that are joined in the transaction that fails, those that finish work succeed.
 func TestFullJoined(t *testing.T) {
-	dir, d := t.TempDir(), &disk{}
-	entered, leave := make(chan bool, 100), make(chan bool, 100)
-	o := d.options(Options{LogBytes: noLog, ReserveBytes: 1 << 20})
-	o.BeforeSync = func(int) { entered <- true; <-leave }
-	leave <- true // the epoch
-	db := mustOpen(t, dir, o)
-	<-entered
-	a, b, c := storetest.Queue(t, db, "a"), storetest.Queue(t, db, "b"), storetest.Queue(t, db, "c")
-	item := storetest.Waiting(1, 0, "x")
-	leave <- true
-	storetest.Commit(t, a, storetest.Put(item))
-	<-entered
-
-	first, put, del := make(chan error, 1), make(chan error, 1), make(chan error, 1)
-	submit := func(q store.Queue, done chan error, op store.Op) {
-		q.Submit(&store.Batch{Ops: []store.Op{op}, Done: func(err error) { done <- err }})
-	}
-	submit(c, first, storetest.Put(item))
-	<-entered // the writer is busy; the next two are joined
-	submit(a, del, storetest.Delete(item))
-	submit(b, put, storetest.Put(item))
-	leave <- true
-	if err := <-first; err != nil {
-		t.Fatal(err)
-	}
-	<-entered
-	d.fill(dir)
-	leave <- true // fails
-	leave <- true // what is left of it
-	if err := <-put; !errors.Is(err, store.ErrFull) {
-		t.Errorf("the put: %v", err)
-	}
-	if err := <-del; err != nil {
-		t.Errorf("the delete that was joined with it: %v", err)
-	}
-	wantIDs(t, a)
-	wantIDs(t, b)
-	wantIDs(t, c, 1)
-	for range 10 {
+	synctest.Test(t, func(t *testing.T) {
+		dir, d := t.TempDir(), &disk{}
+		entered, leave := make(chan bool, 100), make(chan bool, 100)
+		o := d.options(Options{LogBytes: noLog, ReserveBytes: 1 << 20})
+		o.BeforeSync = func(int) { entered <- true; <-leave }
+		leave <- true // the epoch
+		db := mustOpen(t, dir, o)
+		<-entered
+		a, b, c := storetest.Queue(t, db, "a"), storetest.Queue(t, db, "b"), storetest.Queue(t, db, "c")
+		item := storetest.Waiting(1, 0, "x")
 		leave <- true
-	}
+		storetest.Commit(t, a, storetest.Put(item))
+		<-entered
+
+		first, put, del := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+		submit := func(q store.Queue, done chan error, op store.Op) {
+			q.Submit(&store.Batch{Ops: []store.Op{op}, Done: func(err error) { done <- err }})
+		}
+		submit(c, first, storetest.Put(item))
+		<-entered // the writer is busy; the next two are joined
+		submit(a, del, storetest.Delete(item))
+		submit(b, put, storetest.Put(item))
+		synctest.Wait() // both are with the writer
+		leave <- true
+		if err := <-first; err != nil {
+			t.Fatal(err)
+		}
+		<-entered
+		d.fill(dir)
+		leave <- true // fails
+		leave <- true // what is left of it
+		if err := <-put; !errors.Is(err, store.ErrFull) {
+			t.Errorf("the put: %v", err)
+		}
+		if err := <-del; err != nil {
+			t.Errorf("the delete that was joined with it: %v", err)
+		}
+		wantIDs(t, a)
+		wantIDs(t, b)
+		wantIDs(t, c, 1)
+		for range 10 {
+			leave <- true
+		}
+	})
 }
 
 // TestFullForAll: with nothing left to give up, deletes are told so too, one by one, and the engine lives.

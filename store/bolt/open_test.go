@@ -310,39 +310,42 @@ func TestLoneBatch(t *testing.T) {
 
 // TestJoined: what waits while a commit runs shares the next one.
 func TestJoined(t *testing.T) {
-	commits, entered, leave := 0, make(chan bool, 1), make(chan bool)
-	hold := false
-	o := Options{LogBytes: noLog, ReserveBytes: -1, BeforeSync: func(int) {
-		commits++
-		if hold {
-			entered <- true
-			<-leave
+	synctest.Test(t, func(t *testing.T) {
+		commits, entered, leave := 0, make(chan bool, 1), make(chan bool)
+		hold := false
+		o := Options{LogBytes: noLog, ReserveBytes: -1, BeforeSync: func(int) {
+			commits++
+			if hold {
+				entered <- true
+				<-leave
+			}
+		}}
+		db := mustOpen(t, t.TempDir(), o)
+		const n = 50
+		done := make(chan error, n+1)
+		var qs []store.Queue
+		for i := range n + 1 {
+			qs = append(qs, storetest.Queue(t, db, fmt.Sprint(i)))
 		}
-	}}
-	db := mustOpen(t, t.TempDir(), o)
-	const n = 50
-	done := make(chan error, n+1)
-	var qs []store.Queue
-	for i := range n + 1 {
-		qs = append(qs, storetest.Queue(t, db, fmt.Sprint(i)))
-	}
-	submit := func(i int) {
-		qs[i].Submit(&store.Batch{Ops: []store.Op{storetest.Put(storetest.Waiting(1, 0, ""))}, Done: func(err error) { done <- err }})
-	}
-	hold = true
-	submit(n)
-	<-entered
-	hold = false
-	for i := range n {
-		submit(i)
-	}
-	leave <- true
-	for range n + 1 {
-		if err := <-done; err != nil {
-			t.Fatal(err)
+		submit := func(i int) {
+			qs[i].Submit(&store.Batch{Ops: []store.Op{storetest.Put(storetest.Waiting(1, 0, ""))}, Done: func(err error) { done <- err }})
 		}
-	}
-	if commits != 3 { // the epoch, the first, all others
-		t.Errorf("%d commits", commits)
-	}
+		hold = true
+		submit(n)
+		<-entered
+		hold = false
+		for i := range n {
+			submit(i)
+		}
+		synctest.Wait() // all are with the writer
+		leave <- true
+		for range n + 1 {
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		if commits != 3 { // the epoch, the first, all others
+			t.Errorf("%d commits", commits)
+		}
+	})
 }
