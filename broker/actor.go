@@ -13,13 +13,14 @@ import (
 
 // actor is one queue: its rules, and the doing of what they say. It belongs to its owner's goroutine.
 type actor struct {
-	o    *owner
-	cfg  queue.Config
-	q    *queue.Queue
-	st   store.Queue
-	bus  *bus
-	log  *slog.Logger
-	fail func(error) // the broker can not go on
+	o     *owner
+	cfg   queue.Config
+	q     *queue.Queue
+	st    store.Queue
+	bus   *bus
+	links uint64 // of the bus, as of the last step that had to do with it
+	log   *slog.Logger
+	fail  func(error) // the broker can not go on
 
 	mail    traffic           // from the intake that was stepped
 	stepped stepped           // mail, as of the last round: for the intake
@@ -103,6 +104,12 @@ func (a *actor) lookUp(s *queue.Sent) {
 	case found:
 		s.Known = &d
 	}
+}
+
+// reconnected steps a new connection.
+func (a *actor) reconnected() {
+	a.links = a.bus.links()
+	a.step(queue.Reconnected{})
 }
 
 func (a *actor) step(ev queue.Event) {

@@ -252,14 +252,15 @@ func (b *bus) finals(a *actor, g *gathering) (delivered, known bool) {
 		b.sendFrames(g)
 		return true, true
 	}
+	if !b.nc.IsConnected() {
+		return false, true
+	}
 	kept := &gathering{subject: g.subject, frames: g.frames, n: g.n}
 	ev := &queue.SettledBatch{Items: g.finals}
 	g.frames, g.finals = nil, nil // they belong to the question from here on
 	b.inquire(g.subject, func(listening bool) {
-		if listening {
-			b.sendFrames(kept)
-		}
-		ev.Delivered = listening
+		ev.Delivered = listening && b.confirmed(func() { b.sendFrames(kept) })
+		ev.Unsure = listening && !ev.Delivered
 		a.post(ev)
 	})
 	return false, false

@@ -72,6 +72,8 @@ type Broker struct {
 	ctx     context.Context // ends with Stop
 	cancel  context.CancelFunc
 	ended   chan struct{} // closed when the watcher has ended
+
+	connected chan nats.Status // has something when the connection is there again
 }
 
 // database is an open database and what its engine last said of itself.
@@ -115,6 +117,7 @@ func (b *Broker) start() error {
 		asking: make(chan struct{}, askLimit), flushes: make(chan flushing, len(b.opt.Queues)), ctx: b.ctx,
 	}
 	go b.bus.flusher()
+	b.connected = b.opt.Conn.StatusChanged(nats.CONNECTED)
 	byName := map[string]*database{}
 	for _, qo := range b.opt.Queues {
 		if err := b.loadQueue(byName, qo); err != nil {
@@ -211,7 +214,7 @@ func (b *Broker) loadQueue(byName map[string]*database, qo QueueOptions) error {
 		MaxMessage: b.bus.maxMessage(), Flow: &o.flow,
 	}
 	a := newActor(o, cfg, queue.New(opt, snap, time.Now()), st, b.log, b.fail)
-	a.bus = b.bus
+	a.bus, a.links = b.bus, b.bus.links()
 	b.actors = append(b.actors, a)
 	b.log.Info("queue ready", "address", qo.Address, "persistor", qo.Persistor, "waiting", snap.Counts.Ready,
 		"delayed", snap.Counts.Delayed, "dead", snap.Counts.Dead, "processors", len(snap.Registrations), "replies", snap.Counts.Replies)
@@ -255,10 +258,14 @@ func (d *database) health() error {
 	return nil
 }
 
-// watch passes on changes in the health of the databases, and has the actors look at their processors.
+// watch passes on changes in the health of the databases and of the connection, and has the actors look at their processors.
 func (b *Broker) watch(dbs []*database) {
 	defer close(b.ended)
 	done := make(chan struct{})
+	go func() {
+		b.watchConnection()
+		done <- struct{}{}
+	}()
 	for _, d := range dbs {
 		go func() {
 			b.watchHealth(d)
@@ -268,8 +275,25 @@ func (b *Broker) watch(dbs []*database) {
 	if b.opt.Interest != nil {
 		b.watchProcessors()
 	}
-	for range dbs {
+	for range len(dbs) + 1 {
 		<-done
+	}
+}
+
+// watchConnection tells the actors of each new connection.
+func (b *Broker) watchConnection() {
+	for connected := b.connected; ; {
+		select {
+		case _, open := <-connected:
+			if !open {
+				connected = nil // the connection is closed for good
+			}
+			for _, a := range b.actors {
+				a.o.ask(a.reconnected)
+			}
+		case <-b.ctx.Done():
+			return
+		}
 	}
 }
 
@@ -414,6 +438,9 @@ func (b *Broker) wait(ctx context.Context, so func(*queue.Queue) bool) {
 func (b *Broker) close() error {
 	if b.tap != nil {
 		b.tap.Take(nil)
+	}
+	if b.connected != nil {
+		b.opt.Conn.RemoveStatusListener(b.connected)
 	}
 	for _, o := range b.owners {
 		close(o.quit)

@@ -127,39 +127,58 @@ func (b *bus) final(a *actor, m *queue.Msg) (delivered, known bool) {
 		b.publish(a.cfg.Address, m)
 		return true, true
 	}
+	if !b.nc.IsConnected() {
+		return false, true
+	}
 	copied := *m
 	b.inquire(to, func(listening bool) {
-		if listening {
-			b.publish(a.cfg.Address, &copied)
-		}
-		a.post(queue.Settled{Item: copied.Item, Delivered: listening})
+		sure := listening && b.confirmed(func() { b.publish(a.cfg.Address, &copied) })
+		a.post(queue.Settled{Item: copied.Item, Delivered: sure, Unsure: listening && !sure})
 	})
 	return false, false
 }
 
+// confirmed publishes and waits until the server has what was published. False: it is not known to have it, for the connection was
+// lost meanwhile, or is slow.
+func (b *bus) confirmed(publish func()) bool {
+	links := b.links()
+	publish()
+	ctx, cancel := context.WithTimeout(b.ctx, askTimeout)
+	defer cancel()
+	return b.nc.FlushWithContext(ctx) == nil && b.links() == links
+}
+
+// links is how many connections there have been. The library counts a new one before it sends anything over it.
+func (b *bus) links() uint64 { return b.nc.Stats().Reconnects }
+
 // probe looks whether a sender that was away is back.
 func (b *bus) probe(a *actor, p queue.Probe) {
 	subject, _, _ := queue.SplitReply(p.Subject)
-	if b.listens == nil {
+	switch {
+	case b.listens != nil:
+		if b.listens(subject) {
+			a.step(queue.Listening{Item: p.Item})
+		}
+	case b.nc.IsConnected():
 		b.inquire(subject, func(listening bool) {
 			if listening {
 				a.post(queue.Listening{Item: p.Item})
 			}
 		})
-	} else if b.listens(subject) {
-		a.step(queue.Listening{Item: p.Item})
 	}
 }
 
-// flush lets the actor know when the server has taken what was published so far.
+// flush lets the actor know when the server has taken what was published so far, unless the connection is lost: then the actor
+// hears of that.
 func (b *bus) flush(a *actor, token uint64) {
-	b.flushes <- flushing{a, token} // there is room: an actor has one under way
+	b.flushes <- flushing{a, token, a.links} // there is room: an actor has one under way
 }
 
-// flushing is an actor that waits for a flush.
+// flushing is an actor that waits for a flush, and the number of the connection that it knows of.
 type flushing struct {
 	a     *actor
 	token uint64
+	links uint64
 }
 
 // flusher flushes for all who wait by then: a flush is a round trip to the server, whoever asks for it. It ends with the
@@ -182,8 +201,11 @@ func (b *bus) flusher() {
 			}
 		}
 		b.flushNow()
+		links := b.links()
 		for _, f := range waiting {
-			f.a.flushed(f.token)
+			if f.links == links {
+				f.a.flushed(f.token)
+			}
 		}
 	}
 }
@@ -193,7 +215,7 @@ func (b *bus) flushNow() {
 		ctx, cancel := context.WithTimeout(b.ctx, 10*time.Second)
 		err := b.nc.FlushWithContext(ctx)
 		cancel()
-		if err == nil || b.ctx.Err() != nil || errors.Is(err, nats.ErrConnectionClosed) {
+		if err == nil || b.ctx.Err() != nil || b.nc.IsClosed() {
 			return
 		}
 	}

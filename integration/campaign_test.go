@@ -32,6 +32,17 @@ type campaign struct {
 // newCampaign starts a broker. Attempts and deaths are not limited, so that every item ends with a reply.
 func newCampaign(t *testing.T, binary string, seed uint64, more ...harness.Queue) *campaign {
 	t.Helper()
+	return startCampaign(t, binary, seed, nil, more...)
+}
+
+// newCampaignAt has the broker at an outside server.
+func newCampaignAt(t *testing.T, server *harness.Broker, seed uint64) *campaign {
+	t.Helper()
+	return startCampaign(t, harness.Binary(t), seed, server)
+}
+
+func startCampaign(t *testing.T, binary string, seed uint64, server *harness.Broker, more ...harness.Queue) *campaign {
+	t.Helper()
 	t.Logf("seed %d", seed)
 	c := &campaign{
 		t: t, rand: rand.New(rand.NewPCG(seed, 1)), queue: "q",
@@ -39,7 +50,11 @@ func newCampaign(t *testing.T, binary string, seed uint64, more ...harness.Queue
 		events: make(chan harness.Event, 1024), gone: make(chan []harness.Event, 1),
 	}
 	limits := harness.Queue{"process_timeout": 4000, "max_attempts": 1000000, "max_deaths": 1000000}
-	c.broker = harness.NewBroker(t, binary, harness.Config(harness.Durable(c.queue, append([]harness.Queue{limits}, more...)...)))
+	config := harness.Config(harness.Durable(c.queue, append([]harness.Queue{limits}, more...)...))
+	if server != nil {
+		config["nats"] = map[string]any{"url": server.URL}
+	}
+	c.broker = harness.NewBroker(t, binary, config)
 	c.broker.Start()
 	go func() {
 		var all []harness.Event

@@ -180,7 +180,7 @@ func (q *Queue) unheard(l *lease) {
 // lost ends a lease, current or late, whose processor is gone.
 func (q *Queue) lost(l *lease) {
 	switch {
-	case l.restored && q.now.Before(q.graceEnd):
+	case l.beforeGap && q.now.Before(q.graceEnd):
 		// It is perhaps still reconnecting.
 	case l.it == nil:
 		q.endLate(l)

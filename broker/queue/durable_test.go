@@ -118,6 +118,56 @@ func TestLeaveWritesDownWhoHoldsWhat(t *testing.T) {
 	w.want("r.s1: final done")
 }
 
+func TestWhatWasOutWhenTheConnectionWasLostHoldsUpNobody(t *testing.T) {
+	w := testWorld(t, Config{ProcessTimeout: 10 * time.Second})
+	w.register("p1", 2)
+	w.send("s1")
+	w.advance(10 * time.Second) // it is withheld
+	w.send("s2")
+	w.said = nil
+	w.do(Reconnected{})
+	w.want("p1: work s1 #2", "p1: work s2 #1")
+	w.do(Reconnected{}) // the answers are lost again
+	w.advance(10 * time.Second)
+	w.want("p1: work s1 #3", "p1: work s2 #2")
+}
+
+func TestAReplyIsSentAgainIfTheConnectionIsLostSoonAfter(t *testing.T) {
+	w := atWork(t, Config{})
+	w.advance(leaseWriteAfter)
+	w.answer("s1", 1, "done")
+	w.do(Reconnected{})
+	w.do(Flushed{Token: 1}) // of the connection that is gone
+	w.advance(time.Second)
+	w.want("r.s1: final done", "r.s1: final done (again)")
+	if len(w.m.replies) != 0 {
+		t.Error("it stays on record")
+	}
+}
+
+func TestAReplyThatPerhapsWasPublishedIsSentAgainAndMarked(t *testing.T) {
+	for _, written := range []time.Duration{0, leaseWriteAfter} {
+		w := testWorld(t, Config{}, func(o *Options) { o.Watched = false })
+		w.async, w.auto = true, false
+		w.register("p1", 1)
+		w.send("s1")
+		w.advance(written)
+		w.answer("s1", 1, "done")
+		for w.batch != nil {
+			w.commit(nil)
+		}
+		if len(w.asked) != 1 {
+			t.Fatalf("%v: %d finals are on their way", written, len(w.asked))
+		}
+		w.asked = nil
+		w.auto = true
+		w.said = nil
+		w.do(Settled{Item: w.id("s1"), Unsure: true})
+		w.advance(time.Second)
+		w.want("r.s1: final done (again)")
+	}
+}
+
 func TestAReplyThatMayNotHaveArrivedIsSentAgainAndMarked(t *testing.T) {
 	w := atWork(t, Config{})
 	w.answer("s1", 1, "done")

@@ -77,16 +77,17 @@ type Presence struct {
 	Present   bool
 }
 
-// Settled says what became of a [Final]: Delivered, or nobody was listening.
+// Settled says what became of a [Final]: Delivered, or nobody was listening, or Unsure: it was published, but the connection was
+// lost before the server was known to have it.
 type Settled struct {
-	Item      uint64
-	Delivered bool
+	Item              uint64
+	Delivered, Unsure bool
 }
 
 // SettledBatch is [Settled] for the finals that went in one message.
 type SettledBatch struct {
-	Items     []uint64
-	Delivered bool
+	Items             []uint64
+	Delivered, Unsure bool
 }
 
 // Listening says that somebody is subscribed again where a kept reply is to go.
@@ -101,6 +102,10 @@ type Loaded struct {
 
 // Flushed says that everything published before the matching [Out.Flush] has been taken by the server.
 type Flushed struct{ Token uint64 }
+
+// Reconnected says that the connection to NATS was lost and is there again: what was on its way, in either direction, is perhaps
+// lost.
+type Reconnected struct{}
 
 // Committed is the result of the batch under way. Paged is the result of a read.
 type (
@@ -137,6 +142,7 @@ func (Settled) event()        {}
 func (Listening) event()      {}
 func (*Loaded) event()        {}
 func (Flushed) event()        {}
+func (Reconnected) event()    {}
 func (Committed) event()      {}
 func (*Paged) event()         {}
 func (Stored) event()         {}

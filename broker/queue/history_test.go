@@ -24,7 +24,7 @@ type history struct {
 	turns   []Msg          // turns of conversations that senders got
 	onWay   []Msg          // with the server, but not yet for certain with the sender
 	safe    int            // how many of them are covered by the flush under way
-	epoch   int            // restarts so far
+	epoch   int            // restarts and lost connections so far
 
 	finals  map[uint64]bool // published by this broker
 	lastNew uint64          // highest item that was delivered for the first time by this broker

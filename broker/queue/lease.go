@@ -32,7 +32,7 @@ type lease struct {
 	message uint64 // number of the message of several items that it went in; 0: it went alone
 
 	links      [2]links // in q.byAge and in the line of q.ends
-	restored   bool     // from before the start
+	beforeGap  bool     // the broker was away since: an answer may be lost
 	prev, next *lease   // registration's leases
 }
 
@@ -168,10 +168,35 @@ func (q *Queue) restoreLease(lr *store.LeasedRecord) {
 		r = &registration{subject: lr.Lease.Processor, removed: true}
 		q.leaving[r.subject] = r
 	}
-	q.startLease(it, r, time.Duration(lr.Lease.Timeout)*time.Millisecond).restored = true
+	q.startLease(it, r, time.Duration(lr.Lease.Timeout)*time.Millisecond).beforeGap = true
 }
 
-// endGrace ends the restored leases of processors that have not come back.
+// reconnected takes note that the broker was cut off. To its processors and senders that is as if it had been started again.
+func (q *Queue) reconnected() {
+	for _, regs := range [...]map[string]*registration{q.regs, q.leaving} {
+		for _, r := range regs {
+			r.withheld = false
+			r.each(func(l *lease) {
+				if l.it == nil {
+					q.endLate(l)
+				} else {
+					l.beforeGap = true
+				}
+			})
+			q.room.offer(r)
+		}
+	}
+	q.graceEnd = q.now.Add(reconnectGrace)
+	q.flushing = 0
+	for _, r := range q.sent {
+		r.again = true
+		q.keep(r)
+	}
+	clear(q.sent)
+	q.sent = q.sent[:0]
+}
+
+// endGrace ends the leases from before the gap of processors that have not come back.
 func (q *Queue) endGrace() {
 	if q.graceEnd.IsZero() || q.now.Before(q.graceEnd) {
 		return

@@ -132,7 +132,7 @@ type Queue struct {
 	byAge    leaseList // current leases that are not written, oldest first
 	ends     deadlines // current leases and late ones with a deadline
 	messages uint64    // messages of work for several items so far
-	// graceEnd: until then a restored lease outlives the absence of its processor. Zero: it has passed.
+	// graceEnd: until then a lease from before the gap outlives the absence of its processor. Zero: it has passed.
 	graceEnd time.Time
 
 	replies   map[uint64]*reply // on record or about to be
@@ -238,7 +238,7 @@ func (q *Queue) Step(now time.Time, ev Event, out *Out) {
 		}
 	case *SettledBatch:
 		for _, id := range e.Items {
-			q.finalSettled(Settled{Item: id, Delivered: e.Delivered})
+			q.finalSettled(Settled{Item: id, Delivered: e.Delivered, Unsure: e.Unsure})
 		}
 	case Settled: // frees room in memory, and nothing else
 		q.finalSettled(e)
@@ -263,6 +263,8 @@ func (q *Queue) Step(now time.Time, ev Event, out *Out) {
 		q.loaded(e)
 	case Flushed:
 		q.flushed(e.Token)
+	case Reconnected:
+		q.reconnected()
 	case Stored:
 		q.stored(e.Err)
 	case Drain:

@@ -75,6 +75,7 @@ func (s *storm) actions() []func() {
 	add(8, s.commitOne)
 	add(5, s.word)
 	add(2, s.flushOne)
+	add(1, s.cutOff)
 	if s.opt.Persistent {
 		add(1, s.fill)
 		add(1, s.crash)
@@ -365,6 +366,33 @@ func (s *storm) end() {
 	s.full = false
 	s.restart()
 	s.world.auto = false
+}
+
+// cutOff has the connection lost and made again. Of what was published last only so much has got through. But the embedded server does
+// not end without the broker, and the replies of a queue in memory are with the server as soon as they count as sent.
+func (s *storm) cutOff() {
+	if s.pick("cut off", 4) > 0 {
+		return
+	}
+	s.finish()
+	if s.opt.Persistent && !s.opt.Watched {
+		s.hear(s.pick("arrived", len(s.onWay)+1))
+	} else {
+		s.hear(len(s.onWay))
+	}
+	s.onWay, s.safe, s.flush = nil, 0, 0
+	s.epoch++
+	asked := s.asked
+	s.asked = nil
+	for _, m := range asked { // were published, and the server has not said that it has them
+		if s.pick("arrived", 2) == 0 {
+			s.deliver(&m)
+			s.hear(len(s.onWay))
+		}
+		s.step(Settled{Item: m.Item, Unsure: true})
+	}
+	clear(s.finals)
+	s.step(Reconnected{})
 }
 
 // spoil damages a record that is not in memory.

@@ -26,13 +26,15 @@ type reply struct {
 	expires int64
 	state   replyState
 	at      time.Time // sent: when
-	again   bool      // it may have been sent by a broker that ended
+	again   bool      // it may have been sent before a gap
 	listed  bool      // in q.kept
 	rec     *store.Reply
 	accepts []waiter
 }
 
-// settle ends an item with its final message; f's subject is empty if nobody wants one.
+// settle ends an item with its final message; f's subject is empty if nobody wants one. With an outside server the reply to an item
+// that was never written is written all the same before it leaves: that server may end between the reply and the accept notice,
+// where the embedded one ends with the broker.
 func (q *Queue) settle(it *item, f final) {
 	it.phase, it.failed = gone, false
 	q.count(it, it.rec.Place.Area, store.Nowhere)
@@ -42,7 +44,7 @@ func (q *Queue) settle(it *item, f final) {
 		it.final = &it.own
 	}
 	switch {
-	case !it.written() && !it.dedupDue:
+	case !it.written() && !it.dedupDue && (q.opt.Watched || !q.opt.Persistent):
 		q.finishUnwritten(it)
 	case !q.opt.Persistent:
 		q.touch(it)
@@ -84,7 +86,7 @@ func (q *Queue) finalSettled(e Settled) {
 		if e.Delivered {
 			q.sayAccepted(it)
 		} else {
-			q.keepUnwritten(it)
+			q.keepUnwritten(it, e.Unsure)
 		}
 		it.final, it.own = nil, final{}
 		q.forgetDone(it)
@@ -97,13 +99,15 @@ func (q *Queue) finalSettled(e Settled) {
 		r.state, r.at, r.rec = sent, q.now, nil
 		q.sent = append(q.sent, r)
 	default:
+		r.again = r.again || e.Unsure
 		q.keep(r)
 	}
 }
 
-// keepUnwritten writes the reply of an item that was never written, for its sender is away.
-func (q *Queue) keepUnwritten(it *item) {
+// keepUnwritten writes the reply of an item that was never written, for its sender is away, or may not have got it.
+func (q *Queue) keepUnwritten(it *item, unsure bool) {
 	r := q.newReply(it)
+	r.again = unsure
 	r.accepts = slices.Clone(it.accepts) // which may be a part of the item, and the reply outlives it
 	it.accepts = nil
 	q.replyPuts = append(q.replyPuts, r)

@@ -28,7 +28,7 @@ func (q *Queue) endTimedOut() {
 		if l.it != nil {
 			q.timedOut(l)
 		}
-		if l.reg.removed || l.restored { // which was perhaps answered while there was no broker
+		if l.reg.removed || l.beforeGap {
 			q.endLate(l)
 		} else {
 			l.reg.withheld = true

@@ -62,7 +62,7 @@ type Broker struct {
 	status *os.ProcessState
 }
 
-// NewBroker prepares a broker; Start runs it. data_dir of the configuration is kept if it is given.
+// NewBroker prepares a broker; Start runs it. data_dir and the nats.url of an outside server are kept if they are given.
 func NewBroker(t testing.TB, binary string, config map[string]any) *Broker {
 	t.Helper()
 	dir := t.TempDir()
@@ -73,6 +73,9 @@ func NewBroker(t testing.TB, binary string, config map[string]any) *Broker {
 	}
 	if given, ok := config["data_dir"].(string); ok {
 		b.Data = given
+	}
+	if outside, ok := config["nats"].(map[string]any); ok {
+		b.URL = outside["url"].(string)
 	}
 	b.Configure(config)
 	log, err := os.Create(filepath.Join(dir, "log"))
@@ -93,7 +96,10 @@ func NewBroker(t testing.TB, binary string, config map[string]any) *Broker {
 // Configure writes the configuration for the next start.
 func (b *Broker) Configure(config map[string]any) {
 	b.t.Helper()
-	full := map[string]any{"listen": strings.TrimPrefix(b.URL, "nats://"), "data_dir": b.Data}
+	full := map[string]any{"data_dir": b.Data}
+	if config["nats"] == nil {
+		full["listen"] = strings.TrimPrefix(b.URL, "nats://")
+	}
 	for k, v := range config {
 		full[k] = v
 	}
