@@ -142,7 +142,8 @@ func (h *history) published(m *Msg, heard bool) {
 		return
 	}
 	if m.Kind == Final {
-		if heard && h.finals[m.Item] {
+		marked := len(m.Header[wire.HeaderRedelivered]) > 0
+		if heard && h.finals[m.Item] && (!marked || h.epoch == 0) {
 			h.fail("a second final of %s", h.w.name(m.Item))
 		}
 		if heard {

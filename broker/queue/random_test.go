@@ -391,7 +391,6 @@ func (s *storm) cutOff() {
 		}
 		s.step(Settled{Item: m.Item, Unsure: true})
 	}
-	clear(s.finals)
 	s.step(Reconnected{})
 }
 
@@ -438,7 +437,7 @@ func (s *storm) heal() {
 	default:
 		s.do(Tick{})
 	}
-	for n := 0; !s.atRest(); n++ {
+	for n := 0; !s.atRest() || len(s.given) > 0; n++ {
 		if n > 3000 {
 			s.t.Fatalf("the queue does not come to rest: %+v, %d in memory, %d spilled; stored are %+v", s.q.counts, len(s.q.items), s.q.spilled, s.m.counts())
 		}

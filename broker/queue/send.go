@@ -182,10 +182,9 @@ func (q *Queue) insertFailed(it *item, accepts []waiter, cause error) {
 	q.giveUp(it, err)
 }
 
-// settledUnwritten lets the final leave of an item that was settled while its insert was under way and failed. One with
-// a message id still waits until that is on record, or it could be accepted twice.
+// settledUnwritten ends an item that was settled while its insert was under way and failed.
 func (q *Queue) settledUnwritten(it *item) {
-	if it.dedupDue {
+	if !q.leavesUnwritten(it) {
 		q.touch(it)
 		return
 	}

@@ -32,9 +32,7 @@ type reply struct {
 	accepts []waiter
 }
 
-// settle ends an item with its final message; f's subject is empty if nobody wants one. With an outside server the reply to an item
-// that was never written is written all the same before it leaves: that server may end between the reply and the accept notice,
-// where the embedded one ends with the broker.
+// settle ends an item with its final message; f's subject is empty if nobody wants one.
 func (q *Queue) settle(it *item, f final) {
 	it.phase, it.failed = gone, false
 	q.count(it, it.rec.Place.Area, store.Nowhere)
@@ -44,7 +42,7 @@ func (q *Queue) settle(it *item, f final) {
 		it.final = &it.own
 	}
 	switch {
-	case !it.written() && !it.dedupDue && (q.opt.Watched || !q.opt.Persistent):
+	case !it.written() && q.leavesUnwritten(it):
 		q.finishUnwritten(it)
 	case !q.opt.Persistent:
 		q.touch(it)
@@ -52,6 +50,13 @@ func (q *Queue) settle(it *item, f final) {
 	default:
 		q.touch(it)
 	}
+}
+
+// leavesUnwritten says whether the final of an item that was never written may leave before anything is on disk. Not with an outside
+// server: it may end between the reply and the accept notice, where the embedded one ends with the broker. And not where a message
+// id has to be on record, or the item could be accepted twice.
+func (q *Queue) leavesUnwritten(it *item) bool {
+	return !it.dedupDue && (q.opt.Watched || !q.opt.Persistent)
 }
 
 // finishUnwritten lets the final of an item leave without a commit: nothing of it is on disk. The accept notices
