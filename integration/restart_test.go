@@ -132,11 +132,11 @@ func TestDrainTimeout(t *testing.T) {
 	events := make(chan harness.Event, 64)
 	harness.StartProcessor(t, harness.Spec{URL: b.URL, Queue: "q", Subject: "p"}, events)
 	expect(t, events, harness.Registered)
-	s := ask(t, b.Connect(), "q", harness.Order{ID: "1", Work: 1500})
+	s := ask(t, b.Connect(), "q", harness.Order{ID: "1", Work: 5000})
 	expect(t, events, harness.Got)
 	began := time.Now()
 	b.Stop()
-	if took := time.Since(began); took < 200*time.Millisecond || took > 1400*time.Millisecond {
+	if took := time.Since(began); took < 200*time.Millisecond || took > 4500*time.Millisecond {
 		t.Errorf("it stopped after %v, want a little more than 200ms", took)
 	}
 	b.Start()
@@ -201,14 +201,14 @@ func TestLostAnswer(t *testing.T) {
 	second.accepted(t)
 	<-time.After(leaseWritten)
 	b.Kill()
-	b.Start()
 	began := time.Now()
+	b.Start()
 	for i, s := range []sent{first, second} {
 		if a := s.answer(t); a.ID != fmt.Sprint(i+1) {
 			t.Errorf("answer %+v, want that of item %d", a, i+1)
 		}
 	}
-	if took := time.Since(began); took < timeout-200*time.Millisecond {
+	if took := time.Since(began); took < timeout {
 		t.Errorf("the item was given out again after %v, want its processor to have %v", took, timeout)
 	}
 }

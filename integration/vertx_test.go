@@ -92,7 +92,7 @@ func TestVertxEvenShares(t *testing.T) {
 				t.Errorf("%s processed %d items, want %d", name, n, items/processors)
 			}
 		}
-		if least := work * items / processors; took < least || took > least+time.Second {
+		if least := work * items / processors; took < least || took > least+soon {
 			t.Errorf("it took %v, want a little more than %v", took, least)
 		}
 		harness.None(t, s.accept.c, 50*time.Millisecond, "one accept notice too many")
