@@ -9,6 +9,7 @@ import (
 	"stint/internal/defect"
 	"stint/internal/fifo"
 	"stint/store"
+	"stint/wire"
 )
 
 // actor is one queue: its rules, and the doing of what they say. It belongs to its owner's goroutine.
@@ -18,7 +19,7 @@ type actor struct {
 	q     *queue.Queue
 	st    store.Queue
 	bus   *bus
-	links uint64 // of the bus, as of the last step that had to do with it
+	links uint64 // the connection that the rules know of, see bus.links
 	log   *slog.Logger
 	fail  func(error) // the broker can not go on
 
@@ -55,6 +56,9 @@ func (a *actor) receive(l *letter) (items int) {
 
 func (a *actor) take(l *letter) (items int) {
 	items = a.lookUpAll(l.ev)
+	if e, ok := l.ev.(*queue.Answered); ok && e.Kind == wire.NoResponders && a.bus.links() != a.links {
+		a.reconnected() // or the rules would hold the gap against the processor
+	}
 	if l.bytes != notCounted {
 		a.mail.add(l.bytes)
 	}
@@ -109,7 +113,7 @@ func (a *actor) lookUp(s *queue.Sent) {
 // reconnected steps a new connection.
 func (a *actor) reconnected() {
 	a.links = a.bus.links()
-	a.step(queue.Reconnected{})
+	a.step(queue.Reconnected{Link: a.links})
 }
 
 func (a *actor) step(ev queue.Event) {
@@ -185,7 +189,7 @@ func (a *actor) publish(m *queue.Msg) {
 	}
 	item := m.Item
 	if delivered, known := a.bus.final(a, m); known {
-		a.step(queue.Settled{Item: item, Delivered: delivered})
+		a.step(queue.Settled{Item: item, Delivered: delivered, Link: a.links})
 	}
 }
 

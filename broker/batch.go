@@ -231,7 +231,7 @@ func (a *actor) sendGathered() {
 			continue
 		}
 		if delivered, known := a.bus.finals(a, g); known {
-			a.step(&queue.SettledBatch{Items: g.finals, Delivered: delivered})
+			a.step(&queue.SettledBatch{Items: g.finals, Delivered: delivered, Link: a.links})
 		}
 	}
 	if a.gather.empty() { // else the steps have begun a new list
@@ -259,9 +259,16 @@ func (b *bus) finals(a *actor, g *gathering) (delivered, known bool) {
 	ev := &queue.SettledBatch{Items: g.finals}
 	g.frames, g.finals = nil, nil // they belong to the question from here on
 	b.inquire(g.subject, func(listening bool) {
-		ev.Delivered = listening && b.confirmed(func() { b.sendFrames(kept) })
-		ev.Unsure = listening && !ev.Delivered
-		a.post(ev)
+		if !listening {
+			a.post(ev)
+			return
+		}
+		ev.Link = b.links()
+		b.sendFrames(kept)
+		b.await(flushing{ev.Link, func(sure bool) {
+			ev.Delivered, ev.Unsure = sure, !sure
+			a.tell(ev)
+		}})
 	})
 	return false, false
 }

@@ -114,7 +114,7 @@ func (b *Broker) start() error {
 	}
 	b.bus = &bus{
 		nc: b.opt.Conn, log: b.log, listens: b.opt.Interest, own: wire.NewOwn(addresses),
-		asking: make(chan struct{}, askLimit), flushes: make(chan flushing, len(b.opt.Queues)), ctx: b.ctx,
+		asking: make(chan struct{}, askLimit), flushes: make(chan flushing, len(b.opt.Queues)+askLimit), ctx: b.ctx,
 	}
 	go b.bus.flusher()
 	b.connected = b.opt.Conn.StatusChanged(nats.CONNECTED)

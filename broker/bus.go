@@ -30,7 +30,7 @@ type bus struct {
 	listens func(subject string) bool // nil: an outside server
 	own     *wire.Own
 	asking  chan struct{}
-	flushes chan flushing   // has room for one of each queue
+	flushes chan flushing
 	ctx     context.Context // ends when the broker stops
 }
 
@@ -132,24 +132,18 @@ func (b *bus) final(a *actor, m *queue.Msg) (delivered, known bool) {
 	}
 	copied := *m
 	b.inquire(to, func(listening bool) {
-		sure := listening && b.confirmed(func() { b.publish(a.cfg.Address, &copied) })
-		a.post(queue.Settled{Item: copied.Item, Delivered: sure, Unsure: listening && !sure})
+		if !listening {
+			a.post(queue.Settled{Item: copied.Item})
+			return
+		}
+		links := b.links()
+		b.publish(a.cfg.Address, &copied)
+		b.await(flushing{links, func(sure bool) {
+			a.tell(queue.Settled{Item: copied.Item, Delivered: sure, Unsure: !sure, Link: links})
+		}})
 	})
 	return false, false
 }
-
-// confirmed publishes and waits until the server has what was published. False: it is not known to have it, for the connection was
-// lost meanwhile, or is slow.
-func (b *bus) confirmed(publish func()) bool {
-	links := b.links()
-	publish()
-	ctx, cancel := context.WithTimeout(b.ctx, askTimeout)
-	defer cancel()
-	return b.nc.FlushWithContext(ctx) == nil && b.links() == links
-}
-
-// links is how many connections there have been. The library counts a new one before it sends anything over it.
-func (b *bus) links() uint64 { return b.nc.Stats().Reconnects }
 
 // probe looks whether a sender that was away is back.
 func (b *bus) probe(a *actor, p queue.Probe) {
@@ -165,59 +159,6 @@ func (b *bus) probe(a *actor, p queue.Probe) {
 				a.post(queue.Listening{Item: p.Item})
 			}
 		})
-	}
-}
-
-// flush lets the actor know when the server has taken what was published so far, unless the connection is lost: then the actor
-// hears of that.
-func (b *bus) flush(a *actor, token uint64) {
-	b.flushes <- flushing{a, token, a.links} // there is room: an actor has one under way
-}
-
-// flushing is an actor that waits for a flush, and the number of the connection that it knows of.
-type flushing struct {
-	a     *actor
-	token uint64
-	links uint64
-}
-
-// flusher flushes for all who wait by then: a flush is a round trip to the server, whoever asks for it. It ends with the
-// broker.
-func (b *bus) flusher() {
-	var waiting []flushing
-	for {
-		select {
-		case f := <-b.flushes:
-			waiting = append(waiting[:0], f)
-		case <-b.ctx.Done():
-			return
-		}
-		for more := true; more; {
-			select {
-			case f := <-b.flushes:
-				waiting = append(waiting, f)
-			default:
-				more = false
-			}
-		}
-		b.flushNow()
-		links := b.links()
-		for _, f := range waiting {
-			if f.links == links {
-				f.a.flushed(f.token)
-			}
-		}
-	}
-}
-
-func (b *bus) flushNow() {
-	for {
-		ctx, cancel := context.WithTimeout(b.ctx, 10*time.Second)
-		err := b.nc.FlushWithContext(ctx)
-		cancel()
-		if err == nil || b.ctx.Err() != nil || b.nc.IsClosed() {
-			return
-		}
 	}
 }
 

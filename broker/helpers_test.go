@@ -27,8 +27,9 @@ type house struct {
 	conn   *nats.Conn // the broker's
 	dir    string
 
-	outside bool // the broker is not told what the server knows
-	library bool // all that the broker gets comes through its client library
+	outside bool              // the broker is not told what the server knows
+	library bool              // all that the broker gets comes through its client library
+	dialer  nats.CustomDialer // of the broker; nil: inProcess
 	opt     broker.Options
 }
 
@@ -83,7 +84,11 @@ func (h *house) connectBroker() *nats.Conn {
 	if h.library {
 		return h.connect(opts...)
 	}
-	nc, err := nats.Connect("nats://127.0.0.1:1", append(opts, nats.SetCustomDialer(&tap.Tap{Dialer: inProcess{h.srv}}))...)
+	d := h.dialer
+	if d == nil {
+		d = inProcess{h.srv}
+	}
+	nc, err := nats.Connect("nats://127.0.0.1:1", append(opts, nats.SetCustomDialer(&tap.Tap{Dialer: d}))...)
 	if err != nil {
 		h.t.Fatal(err)
 	}

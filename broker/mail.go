@@ -140,9 +140,8 @@ func (a *actor) post(ev queue.Event) {
 	}
 }
 
-// flushed says that a flush has ended. It does not wait for an owner that takes no mail, for others are waiting.
-func (a *actor) flushed(token uint64) {
-	ev := queue.Flushed{Token: token}
+// tell is post that does not wait for an owner that takes no mail.
+func (a *actor) tell(ev queue.Event) {
 	select {
 	case a.o.mail <- letter{a, ev, notCounted}:
 	default:

@@ -78,16 +78,18 @@ type Presence struct {
 }
 
 // Settled says what became of a [Final]: Delivered, or nobody was listening, or Unsure: it was published, but the connection was
-// lost before the server was known to have it.
+// lost before the server was known to have it. Link is the connection it went over, as in [Reconnected].
 type Settled struct {
 	Item              uint64
 	Delivered, Unsure bool
+	Link              uint64
 }
 
 // SettledBatch is [Settled] for the finals that went in one message.
 type SettledBatch struct {
 	Items             []uint64
 	Delivered, Unsure bool
+	Link              uint64
 }
 
 // Listening says that somebody is subscribed again where a kept reply is to go.
@@ -104,8 +106,8 @@ type Loaded struct {
 type Flushed struct{ Token uint64 }
 
 // Reconnected says that the connection to NATS was lost and is there again: what was on its way, in either direction, is perhaps
-// lost.
-type Reconnected struct{}
+// lost. Link is the number of the new one, which grows.
+type Reconnected struct{ Link uint64 }
 
 // Committed is the result of the batch under way. Paged is the result of a read.
 type (

@@ -172,7 +172,8 @@ func (q *Queue) restoreLease(lr *store.LeasedRecord) {
 }
 
 // reconnected takes note that the broker was cut off. To its processors and senders that is as if it had been started again.
-func (q *Queue) reconnected() {
+func (q *Queue) reconnected(link uint64) {
+	q.link = link
 	for _, regs := range [...]map[string]*registration{q.regs, q.leaving} {
 		for _, r := range regs {
 			r.withheld = false

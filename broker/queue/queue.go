@@ -140,6 +140,7 @@ type Queue struct {
 	kept      []*reply          // undelivered, oldest first; may hold some that are gone
 	keptLive  int
 	probeAt   int
+	link      uint64 // the connection, see Reconnected; 0: the first that the queue has known
 	flushing  uint64 // token of the Flush under way, 0: none
 	flushSeq  uint64
 	flushedTo time.Time // what was sent before this is covered by the Flush under way
@@ -238,7 +239,7 @@ func (q *Queue) Step(now time.Time, ev Event, out *Out) {
 		}
 	case *SettledBatch:
 		for _, id := range e.Items {
-			q.finalSettled(Settled{Item: id, Delivered: e.Delivered, Unsure: e.Unsure})
+			q.finalSettled(Settled{Item: id, Delivered: e.Delivered, Unsure: e.Unsure, Link: e.Link})
 		}
 	case Settled: // frees room in memory, and nothing else
 		q.finalSettled(e)
@@ -264,7 +265,7 @@ func (q *Queue) Step(now time.Time, ev Event, out *Out) {
 	case Flushed:
 		q.flushed(e.Token)
 	case Reconnected:
-		q.reconnected()
+		q.reconnected(e.Link)
 	case Stored:
 		q.stored(e.Err)
 	case Drain:

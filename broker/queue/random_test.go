@@ -376,7 +376,7 @@ func (s *storm) cutOff() {
 	}
 	s.finish()
 	if s.opt.Persistent && !s.opt.Watched {
-		s.hear(s.pick("arrived", len(s.onWay)+1))
+		s.hear(s.pick("heard", len(s.onWay)+1))
 	} else {
 		s.hear(len(s.onWay))
 	}
@@ -384,14 +384,23 @@ func (s *storm) cutOff() {
 	s.epoch++
 	asked := s.asked
 	s.asked = nil
-	for _, m := range asked { // were published, and the server has not said that it has them
+	var late []Settled
+	for _, m := range asked { // were published, and perhaps the server said that it had them; but that is still on its way
 		if s.pick("arrived", 2) == 0 {
 			s.deliver(&m)
 			s.hear(len(s.onWay))
 		}
-		s.step(Settled{Item: m.Item, Unsure: true})
+		if s.pick("confirmed", 2) == 0 {
+			late = append(late, Settled{Item: m.Item, Delivered: true, Link: s.link})
+		} else {
+			s.step(Settled{Item: m.Item, Unsure: true, Link: s.link})
+		}
 	}
-	s.step(Reconnected{})
+	s.link++
+	s.step(Reconnected{Link: s.link})
+	for _, e := range late {
+		s.step(e)
+	}
 }
 
 // spoil damages a record that is not in memory.

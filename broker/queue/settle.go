@@ -87,6 +87,9 @@ func (q *Queue) forgetDone(it *item) {
 
 // finalSettled takes note of what became of a final.
 func (q *Queue) finalSettled(e Settled) {
+	if e.Delivered && e.Link < q.link { // word of it is older than word of the new connection
+		e.Delivered, e.Unsure = false, true
+	}
 	if it := q.items[e.Item]; it != nil && it.phase == replying {
 		if e.Delivered {
 			q.sayAccepted(it)
