@@ -93,13 +93,16 @@ func replied(t *testing.T, h *house, nc *nats.Conn) *nats.Subscription {
 func TestStopWhileCutOff(t *testing.T) {
 	h, l := cuttable(t)
 	nc := h.connect()
+	const late = 300 * time.Millisecond
+	l.late.Store(int64(late))
 	replies := replied(t, h, nc)
-	<-time.After(5 * time.Millisecond) // the server has said that it has the reply, and the record has 15 ms to go
+	<-time.After(late + late/3) // the server's word that it has the reply is there, that of the flush behind it is not
 	l.sever()
 	eventually(t, func() bool { return !h.conn.IsConnected() })
-	if h.broker.Stats()[address].Replies != 1 {
-		t.Skip("SKIPPED: the machine was so slow that the reply was safe before the connection was cut")
+	if n := h.broker.Stats()[address].Replies; n != 1 {
+		t.Fatalf("%d replies are on record, want the connection cut before it is known to be safe", n)
 	}
+	l.late.Store(0)
 	if err := h.stopBroker(); err != nil {
 		t.Log(err)
 	}
