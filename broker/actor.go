@@ -14,14 +14,13 @@ import (
 
 // actor is one queue: its rules, and the doing of what they say. It belongs to its owner's goroutine.
 type actor struct {
-	o     *owner
-	cfg   queue.Config
-	q     *queue.Queue
-	st    store.Queue
-	bus   *bus
-	links uint64 // the connection that the rules know of, see bus.links
-	log   *slog.Logger
-	fail  func(error) // the broker can not go on
+	o    *owner
+	cfg  queue.Config
+	q    *queue.Queue
+	st   store.Queue
+	bus  *bus
+	log  *slog.Logger
+	fail func(error) // the broker can not go on
 
 	mail    traffic           // from the intake that was stepped
 	stepped stepped           // mail, as of the last round: for the intake
@@ -56,7 +55,7 @@ func (a *actor) receive(l *letter) (items int) {
 
 func (a *actor) take(l *letter) (items int) {
 	items = a.lookUpAll(l.ev)
-	if e, ok := l.ev.(*queue.Answered); ok && e.Kind == wire.NoResponders && a.bus.links() != a.links {
+	if e, ok := l.ev.(*queue.Answered); ok && e.Kind == wire.NoResponders && a.bus.links() != a.q.Link() {
 		a.reconnected() // or the rules would hold the gap against the processor
 	}
 	if l.bytes != notCounted {
@@ -112,8 +111,7 @@ func (a *actor) lookUp(s *queue.Sent) {
 
 // reconnected steps a new connection.
 func (a *actor) reconnected() {
-	a.links = a.bus.links()
-	a.step(queue.Reconnected{Link: a.links})
+	a.step(queue.Reconnected{Link: a.bus.links()})
 }
 
 func (a *actor) step(ev queue.Event) {
@@ -189,7 +187,7 @@ func (a *actor) publish(m *queue.Msg) {
 	}
 	item := m.Item
 	if delivered, known := a.bus.final(a, m); known {
-		a.step(queue.Settled{Item: item, Delivered: delivered, Link: a.links})
+		a.step(queue.Settled{Item: item, Outcome: queue.Outcome{Delivered: delivered, Link: a.q.Link()}})
 	}
 }
 

@@ -231,7 +231,7 @@ func (a *actor) sendGathered() {
 			continue
 		}
 		if delivered, known := a.bus.finals(a, g); known {
-			a.step(&queue.SettledBatch{Items: g.finals, Delivered: delivered, Link: a.links})
+			a.step(&queue.SettledBatch{Items: g.finals, Outcome: queue.Outcome{Delivered: delivered, Link: a.q.Link()}})
 		}
 	}
 	if a.gather.empty() { // else the steps have begun a new list
@@ -252,23 +252,12 @@ func (b *bus) finals(a *actor, g *gathering) (delivered, known bool) {
 		b.sendFrames(g)
 		return true, true
 	}
-	if !b.nc.IsConnected() {
-		return false, true
-	}
-	kept := &gathering{subject: g.subject, frames: g.frames, n: g.n}
-	ev := &queue.SettledBatch{Items: g.finals}
-	g.frames, g.finals = nil, nil // they belong to the question from here on
-	b.inquire(g.subject, func(listening bool) {
-		if !listening {
-			a.post(ev)
-			return
-		}
-		ev.Link = b.links()
-		b.sendFrames(kept)
-		b.await(flushing{ev.Link, func(sure bool) {
-			ev.Delivered, ev.Unsure = sure, !sure
-			a.tell(ev)
-		}})
+	kept, items := &gathering{subject: g.subject, frames: g.frames, n: g.n}, g.finals
+	delivered, known = b.ask(a, g.subject, func() { b.sendFrames(kept) }, func(o queue.Outcome) queue.Event {
+		return &queue.SettledBatch{Items: items, Outcome: o}
 	})
-	return false, false
+	if !known {
+		g.frames, g.finals = nil, nil // they belong to the question from here on
+	}
+	return delivered, known
 }

@@ -211,10 +211,10 @@ func (b *Broker) loadQueue(byName map[string]*database, qo QueueOptions) error {
 	d.queues++
 	opt := queue.Options{
 		Config: cfg, Persistent: qo.Persistor != "", Watched: b.opt.Interest != nil, Random: uint64(time.Now().UnixNano()),
-		MaxMessage: b.bus.maxMessage(), Flow: &o.flow,
+		MaxMessage: b.bus.maxMessage(), Link: b.bus.links(), Flow: &o.flow,
 	}
 	a := newActor(o, cfg, queue.New(opt, snap, time.Now()), st, b.log, b.fail)
-	a.bus, a.links = b.bus, b.bus.links()
+	a.bus = b.bus
 	b.actors = append(b.actors, a)
 	b.log.Info("queue ready", "address", qo.Address, "persistor", qo.Persistor, "waiting", snap.Counts.Ready,
 		"delayed", snap.Counts.Delayed, "dead", snap.Counts.Dead, "processors", len(snap.Registrations), "replies", snap.Counts.Replies)
@@ -282,12 +282,9 @@ func (b *Broker) watch(dbs []*database) {
 
 // watchConnection tells the actors of each new connection.
 func (b *Broker) watchConnection() {
-	for connected := b.connected; ; {
+	for {
 		select {
-		case _, open := <-connected:
-			if !open {
-				connected = nil // the connection is closed for good
-			}
+		case <-b.connected:
 			for _, a := range b.actors {
 				a.o.ask(a.reconnected)
 			}

@@ -127,22 +127,10 @@ func (b *bus) final(a *actor, m *queue.Msg) (delivered, known bool) {
 		b.publish(a.cfg.Address, m)
 		return true, true
 	}
-	if !b.nc.IsConnected() {
-		return false, true
-	}
 	copied := *m
-	b.inquire(to, func(listening bool) {
-		if !listening {
-			a.post(queue.Settled{Item: copied.Item})
-			return
-		}
-		links := b.links()
-		b.publish(a.cfg.Address, &copied)
-		b.await(flushing{links, func(sure bool) {
-			a.tell(queue.Settled{Item: copied.Item, Delivered: sure, Unsure: !sure, Link: links})
-		}})
+	return b.ask(a, to, func() { b.publish(a.cfg.Address, &copied) }, func(o queue.Outcome) queue.Event {
+		return queue.Settled{Item: copied.Item, Outcome: o}
 	})
-	return false, false
 }
 
 // probe looks whether a sender that was away is back.

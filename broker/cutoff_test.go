@@ -23,13 +23,13 @@ type line struct {
 	conns []net.Conn
 }
 
-func (l *line) Dial(string, string) (net.Conn, error) {
+func (l *line) Dial(network, address string) (net.Conn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.cut {
 		return nil, errors.New("the line is cut")
 	}
-	c, err := l.h.srv.InProcessConn()
+	c, err := inProcess{l.h.srv}.Dial(network, address)
 	if err != nil {
 		return nil, err
 	}

@@ -25,10 +25,28 @@ type flushing struct {
 // links numbers the connections: how many there were before. The library counts a new one before it sends anything over it.
 func (b *bus) links() uint64 { return b.nc.Stats().Reconnects }
 
+// ask sends a final, by publish, if an outside server says that somebody listens, and lets the actor know by the event that settled
+// makes. known: that has taken no question.
+func (b *bus) ask(a *actor, subject string, publish func(), settled func(queue.Outcome) queue.Event) (delivered, known bool) {
+	if !b.nc.IsConnected() {
+		return false, true
+	}
+	b.inquire(subject, func(listening bool) {
+		if !listening {
+			a.post(settled(queue.Outcome{}))
+			return
+		}
+		links := b.links()
+		publish()
+		b.await(flushing{links, func(sure bool) { a.tell(settled(queue.Outcome{Delivered: sure, Unsure: !sure, Link: links})) }})
+	})
+	return false, false
+}
+
 // flush lets the actor know when the server has taken what was published so far, unless the connection that the actor knows of is
 // lost: then it hears of that.
 func (b *bus) flush(a *actor, token uint64) {
-	f := flushing{a.links, func(sure bool) {
+	f := flushing{a.q.Link(), func(sure bool) {
 		if sure {
 			a.tell(queue.Flushed{Token: token})
 		}

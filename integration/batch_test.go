@@ -372,7 +372,7 @@ func TestKill9InBatches(t *testing.T) {
 		if n%2 == 0 {
 			c.atAccept()
 		}
-		c.kill()
+		c.kill(c.broker)
 		c.pause(100 * time.Millisecond)
 		c.restart()
 	}
@@ -408,7 +408,7 @@ func killBatchesAtAccept(t *testing.T, binary string, rounds int, drain time.Dur
 	}
 	for range rounds {
 		c.atAccept()
-		c.kill()
+		c.kill(c.broker)
 		c.restart()
 	}
 	c.batchProcessors(2, 100, 40)

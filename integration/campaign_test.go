@@ -26,7 +26,7 @@ type campaign struct {
 	gone    chan []harness.Event // all events, when the campaign is over
 	procs   []*harness.Processor
 	slowest time.Duration // from start to ready
-	kills   []string      // when the broker was killed
+	kills   []string      // when something was killed
 }
 
 // newCampaign starts a broker. Attempts and deaths are not limited, so that every item ends with a reply.
@@ -111,10 +111,10 @@ func (c *campaign) atAccept() {
 	}
 }
 
-// kill kills the broker.
-func (c *campaign) kill() {
+// kill kills the broker, or its server, and notes when.
+func (c *campaign) kill(b *harness.Broker) {
 	c.kills = append(c.kills, time.Now().Format(harness.Clock))
-	c.broker.Kill()
+	b.Kill()
 }
 
 // restart starts the broker. Before that it may be started and killed on the way up.
@@ -123,7 +123,7 @@ func (c *campaign) restart() {
 	if c.rand.IntN(5) == 0 {
 		c.broker.Launch()
 		c.moment(100 * time.Millisecond)
-		c.kill()
+		c.kill(c.broker)
 	}
 	c.slowest = max(c.slowest, c.broker.Start())
 }
@@ -150,7 +150,7 @@ func (c *campaign) end() *harness.Verdict {
 	v := harness.Judge(ops, <-c.gone)
 	c.t.Logf("%v; slowest start %v", v, c.slowest.Round(time.Millisecond))
 	if !v.OK() {
-		c.t.Logf("the broker was killed at %s", strings.Join(c.kills, " "))
+		c.t.Logf("killed at %s", strings.Join(c.kills, " "))
 	}
 	return v
 }

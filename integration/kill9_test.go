@@ -61,7 +61,7 @@ func TestKill9(t *testing.T) {
 		if n%10 == 5 {
 			c.replace()
 		}
-		c.kill()
+		c.kill(c.broker)
 		c.pause(100 * time.Millisecond)
 		c.restart()
 	}

@@ -21,18 +21,18 @@ func TestOutsideServerKilled(t *testing.T) {
 			c.atAccept()
 		}
 		which := c.rand.IntN(4)
-		if which < 3 {
-			c.kills = append(c.kills, time.Now().Format(harness.Clock))
-			server.Kill()
+		itself, under := which > 1, which < 3 // the broker, the server under it
+		if under {
+			c.kill(server)
 			c.pause(100 * time.Millisecond)
 		}
-		if which > 1 {
-			c.kill()
+		if itself {
+			c.kill(c.broker)
 		}
-		if which < 3 {
+		if under {
 			server.Start()
 		}
-		if which > 1 {
+		if itself {
 			c.restart()
 		}
 	}

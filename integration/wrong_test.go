@@ -20,7 +20,7 @@ func killAtAccept(t *testing.T, binary string, rounds int, drain time.Duration) 
 	}
 	for range rounds {
 		c.atAccept()
-		c.kill()
+		c.kill(c.broker)
 		c.restart()
 	}
 	c.processors(2, 10)

@@ -44,7 +44,7 @@ func (c *cycle) item(body []byte) *Answered {
 func (c *cycle) perform() {
 	for i := 0; i < len(c.out.Msgs); i++ {
 		if m := &c.out.Msgs[i]; m.Kind == Final {
-			c.step(Settled{Item: m.Item, Delivered: true})
+			c.step(Settled{Item: m.Item, Outcome: Outcome{Delivered: true}})
 		}
 	}
 	token := c.out.Flush
@@ -64,7 +64,7 @@ func (c *cycle) commit(b *testing.B) {
 		c.step(Committed{})
 		for i := range batch.After {
 			if m := &batch.After[i]; m.Kind == Final {
-				c.step(Settled{Item: m.Item, Delivered: true})
+				c.step(Settled{Item: m.Item, Outcome: Outcome{Delivered: true}})
 			}
 		}
 		c.perform()
@@ -132,7 +132,7 @@ func BenchmarkInBatches(b *testing.B) {
 		}
 		c.perform()
 		c.step(answered)
-		settled := &SettledBatch{Delivered: true}
+		settled := &SettledBatch{Outcome: Outcome{Delivered: true}}
 		for i := range c.out.Msgs {
 			settled.Items = append(settled.Items, c.out.Msgs[i].Item)
 		}

@@ -147,7 +147,7 @@ func TestAReplyIsSentAgainIfTheConnectionIsLostSoonAfter(t *testing.T) {
 
 func TestAReplyThatPerhapsWasPublishedIsSentAgainAndMarked(t *testing.T) {
 	for _, written := range []time.Duration{0, leaseWriteAfter} {
-		w := testWorld(t, Config{}, func(o *Options) { o.Watched = false })
+		w := testWorld(t, Config{}, outside)
 		w.async, w.auto = true, false
 		w.register("p1", 1)
 		w.send("s1")
@@ -162,7 +162,7 @@ func TestAReplyThatPerhapsWasPublishedIsSentAgainAndMarked(t *testing.T) {
 		w.asked = nil
 		w.auto = true
 		w.said = nil
-		w.do(Settled{Item: w.id("s1"), Unsure: true})
+		w.do(Settled{Item: w.id("s1"), Outcome: Outcome{Unsure: true}})
 		w.advance(time.Second)
 		w.want("r.s1: final done (again)")
 	}
@@ -306,7 +306,7 @@ func TestAfterAWriteOfUnknownOutcomeNothingElseIsSaid(t *testing.T) {
 	w.commit(store.ErrUnknown)
 	w.want("a.done: error unconfirmed", "r.done: error unconfirmed", "a.held: error unconfirmed", "r.held: error unconfirmed", "reg.p2: error unconfirmed")
 	w.answer("held", 1, "reply")
-	w.do(Settled{Item: w.id("done"), Delivered: true}, Stored{}, Presence{Processor: "p1"})
+	w.do(Settled{Item: w.id("done"), Outcome: Outcome{Delivered: true}}, Stored{}, Presence{Processor: "p1"})
 	w.advance(time.Minute)
 	w.want()
 	w.send("new")

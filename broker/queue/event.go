@@ -77,19 +77,23 @@ type Presence struct {
 	Present   bool
 }
 
-// Settled says what became of a [Final]: Delivered, or nobody was listening, or Unsure: it was published, but the connection was
-// lost before the server was known to have it. Link is the connection it went over, as in [Reconnected].
-type Settled struct {
-	Item              uint64
+// Outcome is what became of a [Final]: Delivered, or nobody was listening, or Unsure: it was published, but the connection was lost
+// before the server was known to have it. Link is the connection it went over, as in [Reconnected].
+type Outcome struct {
 	Delivered, Unsure bool
 	Link              uint64
 }
 
+// Settled says what became of the [Final] of an item.
+type Settled struct {
+	Item uint64
+	Outcome
+}
+
 // SettledBatch is [Settled] for the finals that went in one message.
 type SettledBatch struct {
-	Items             []uint64
-	Delivered, Unsure bool
-	Link              uint64
+	Items []uint64
+	Outcome
 }
 
 // Listening says that somebody is subscribed again where a kept reply is to go.

@@ -105,6 +105,8 @@ type Options struct {
 	Flow *Flow
 	// MaxMessage bounds a message of work for several items, in bytes of its frames; one item always fits. 0: no bound.
 	MaxMessage int
+	// Link is the connection at the start, see [Reconnected].
+	Link uint64
 }
 
 // Queue is the state of one queue. It belongs to one goroutine.
@@ -140,7 +142,7 @@ type Queue struct {
 	kept      []*reply          // undelivered, oldest first; may hold some that are gone
 	keptLive  int
 	probeAt   int
-	link      uint64 // the connection, see Reconnected; 0: the first that the queue has known
+	link      uint64 // the connection, see Reconnected
 	flushing  uint64 // token of the Flush under way, 0: none
 	flushSeq  uint64
 	flushedTo time.Time // what was sent before this is covered by the Flush under way
@@ -190,7 +192,7 @@ type Queue struct {
 // New makes a queue from what the store remembers.
 func New(opt Options, snap store.Snapshot, now time.Time) *Queue {
 	q := &Queue{
-		opt: opt, epoch: snap.Epoch, now: now, next: uint64(snap.Epoch) << store.EpochShift,
+		opt: opt, epoch: snap.Epoch, now: now, link: opt.Link, next: uint64(snap.Epoch) << store.EpochShift,
 		ends: newDeadlines(), items: map[uint64]*item{}, regs: map[string]*registration{}, leaving: map[string]*registration{}, late: map[leaseKey]*lease{},
 		replies: map[uint64]*reply{}, recent: map[string]*item{}, notes: map[string]noted{}, aside: map[uint64]bool{},
 		said:   make([]saying, 0, 2),
@@ -239,10 +241,10 @@ func (q *Queue) Step(now time.Time, ev Event, out *Out) {
 		}
 	case *SettledBatch:
 		for _, id := range e.Items {
-			q.finalSettled(Settled{Item: id, Delivered: e.Delivered, Unsure: e.Unsure, Link: e.Link})
+			q.finalSettled(id, e.Outcome)
 		}
 	case Settled: // frees room in memory, and nothing else
-		q.finalSettled(e)
+		q.finalSettled(e.Item, e.Outcome)
 		q.page()
 		q.out = nil
 		return
@@ -358,6 +360,9 @@ func (q *Queue) Settled() bool {
 	}
 	return q.broken || q.underway == nil && !q.pending() && len(q.sent)+rest == 0
 }
+
+// Link is the connection that the queue knows of.
+func (q *Queue) Link() uint64 { return q.link }
 
 // Leased is the number of items that processors hold and whose answers count.
 func (q *Queue) Leased() int {

@@ -384,6 +384,7 @@ func (s *storm) cutOff() {
 	s.epoch++
 	asked := s.asked
 	s.asked = nil
+	link := s.q.Link()
 	var late []Settled
 	for _, m := range asked { // were published, and perhaps the server said that it had them; but that is still on its way
 		if s.pick("arrived", 2) == 0 {
@@ -391,13 +392,12 @@ func (s *storm) cutOff() {
 			s.hear(len(s.onWay))
 		}
 		if s.pick("confirmed", 2) == 0 {
-			late = append(late, Settled{Item: m.Item, Delivered: true, Link: s.link})
+			late = append(late, Settled{Item: m.Item, Outcome: Outcome{Delivered: true, Link: link}})
 		} else {
-			s.step(Settled{Item: m.Item, Unsure: true, Link: s.link})
+			s.step(Settled{Item: m.Item, Outcome: Outcome{Unsure: true, Link: link}})
 		}
 	}
-	s.link++
-	s.step(Reconnected{Link: s.link})
+	s.step(Reconnected{Link: link + 1})
 	for _, e := range late {
 		s.step(e)
 	}

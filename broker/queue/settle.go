@@ -86,28 +86,28 @@ func (q *Queue) forgetDone(it *item) {
 }
 
 // finalSettled takes note of what became of a final.
-func (q *Queue) finalSettled(e Settled) {
-	if e.Delivered && e.Link < q.link { // word of it is older than word of the new connection
-		e.Delivered, e.Unsure = false, true
+func (q *Queue) finalSettled(item uint64, o Outcome) {
+	if o.Delivered && o.Link < q.link { // word of it is older than word of the new connection
+		o.Delivered, o.Unsure = false, true
 	}
-	if it := q.items[e.Item]; it != nil && it.phase == replying {
-		if e.Delivered {
+	if it := q.items[item]; it != nil && it.phase == replying {
+		if o.Delivered {
 			q.sayAccepted(it)
 		} else {
-			q.keepUnwritten(it, e.Unsure)
+			q.keepUnwritten(it, o.Unsure)
 		}
 		it.final, it.own = nil, final{}
 		q.forgetDone(it)
 		return
 	}
-	r := q.replies[e.Item]
+	r := q.replies[item]
 	switch {
 	case r == nil || r.state == sent || r.state == kept:
-	case e.Delivered:
+	case o.Delivered:
 		r.state, r.at, r.rec = sent, q.now, nil
 		q.sent = append(q.sent, r)
 	default:
-		r.again = r.again || e.Unsure
+		r.again = r.again || o.Unsure
 		q.keep(r)
 	}
 }

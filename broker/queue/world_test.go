@@ -33,7 +33,6 @@ type world struct {
 	// gathered are finals that leave in one message.
 	gathered []Msg
 	flush    uint64   // token of a flush under way
-	link     uint64   // of the connection
 	full     bool     // the store has no room for new items
 	said     []string // transcript since the last want
 	names    map[uint64]string
@@ -140,7 +139,7 @@ func (w *world) word() {
 	if len(w.asked) > 0 {
 		m := w.asked[0]
 		w.asked = w.asked[1:]
-		w.step(Settled{Item: m.Item, Delivered: w.deliver(&m), Link: w.link})
+		w.step(Settled{Item: m.Item, Outcome: Outcome{Delivered: w.deliver(&m), Link: w.q.Link()}})
 		w.finish()
 	}
 }
@@ -221,7 +220,7 @@ func (w *world) publish(m *Msg) {
 	case m.Kind == Final && isGathered(m.To):
 		w.gathered = append(w.gathered, *m)
 	case m.Kind == Final:
-		w.step(Settled{Item: m.Item, Delivered: w.deliver(m), Link: w.link})
+		w.step(Settled{Item: m.Item, Outcome: Outcome{Delivered: w.deliver(m), Link: w.q.Link()}})
 	case m.Kind == Work && !w.deliver(m):
 		w.inbox = append(w.inbox, &Answered{Item: m.Item, Attempt: m.N, Answer: wire.Answer{Kind: wire.NoResponders}})
 	case m.Kind != Work:
@@ -237,7 +236,7 @@ func isGathered(to string) bool {
 // sendGathered sends the finals that have gathered, those for one subject together.
 func (w *world) sendGathered() {
 	first, _, _ := SplitReply(w.gathered[0].To)
-	ev := &SettledBatch{Link: w.link}
+	ev := &SettledBatch{Outcome: Outcome{Link: w.q.Link()}}
 	var rest []Msg
 	for i := range w.gathered {
 		m := &w.gathered[i]

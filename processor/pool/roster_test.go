@@ -338,8 +338,6 @@ func TestDrainGivesBackWhatWaits(t *testing.T) {
 	h.want("nobody is left", h.numbers(), "[]")
 }
 
-// Whatever happens in whatever order: each item is settled once, children hold no more than they may, and in the end nothing is
-// left.
 // The youngest are killed first: the guard lets them wait for others to end, and would start them when those do.
 func TestAbortKillsTheYoungestFirst(t *testing.T) {
 	h := newStageHand(t, Options{Children: 3, MinChildren: 3})
@@ -351,6 +349,8 @@ func TestAbortKillsTheYoungestFirst(t *testing.T) {
 	h.want("killed", h.signals, "[3 9 2 9 1 9]")
 }
 
+// Whatever happens in whatever order: each item is settled once, children hold no more than they may, and in the end nothing is
+// left.
 func TestRosterAtRandom(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		o := Options{
